@@ -1,0 +1,283 @@
+# gvfx-frontend: the Next.js site, two copies behind gvfx-frontend.service.consul:3000.
+
+variable "datacenters" {
+  type        = list(string)
+  description = "Datacenters the jobs may run in."
+  default     = ["dc1"]
+}
+
+variable "namespace" {
+  type        = string
+  description = "Nomad namespace of every job, variable and policy."
+  default     = "default"
+}
+
+variable "app_node_class" {
+  type        = string
+  description = "Node class the stateless and stateful services prefer."
+  default     = "app"
+}
+
+variable "frontend_image" {
+  type        = string
+  description = "Frontend image; NEXT_PUBLIC_* values are baked in at build time."
+  default     = "registry.invalid/gvfx-frontend:replace-with-git-sha"
+  validation {
+    condition     = var.frontend_image != "" && regex_replace(var.frontend_image, "^[^@[:space:]]+(:[0-9a-f]{40}|@sha256:[0-9a-f]{64})$", "") == ""
+    error_message = "The variable frontend_image must be an immutable image: a 40-digit git SHA as its tag, or a @sha256 digest."
+  }
+}
+
+variable "frontend_entrypoint" {
+  type        = list(string)
+  description = "Replaces the image's entrypoint; empty keeps it."
+  default     = []
+}
+
+variable "frontend_command" {
+  type        = string
+  description = "Command of the task; empty keeps the image's."
+  default     = "npm"
+}
+
+variable "frontend_args" {
+  type        = list(string)
+  description = "Arguments of the command."
+  default     = ["run", "start"]
+}
+
+variable "frontend_work_dir" {
+  type        = string
+  description = "Working directory; empty keeps the image's."
+  default     = ""
+}
+
+variable "frontend_env" {
+  type        = map(string)
+  description = "Further environment of the task; wins over the values set here."
+  default     = {}
+}
+
+variable "frontend_cpu" {
+  type        = number
+  description = "CPU of the task in MHz."
+  default     = 300
+}
+
+variable "frontend_memory" {
+  type        = number
+  description = "Memory of the task in MB."
+  default     = 512
+}
+
+variable "market_gold_pairs" {
+  type        = string
+  description = "Gold pairs, CSV; API, worker and frontend must agree."
+  default     = "Gold-USDT,XAUTUSDT,PAXGUSDT"
+}
+
+variable "market_crypto_pairs" {
+  type        = string
+  description = "Crypto pairs, CSV; API, worker and frontend must agree."
+  default     = "ALGO-USDT,BTC-USDT,ETH-USDT,SOL-USDT,XRP-USDT,BNB-USDT"
+}
+
+variable "frontend_proxy_timeout_ms" {
+  type        = string
+  description = "Time the server-side proxy waits for the API, in milliseconds."
+  default     = "45000"
+}
+
+variable "shutdown_delay" {
+  type        = string
+  description = "Time between leaving Consul and stopping a stateless service."
+  default     = "5s"
+}
+
+variable "check_interval" {
+  type        = string
+  description = "Period of every Consul check."
+  default     = "10s"
+}
+
+variable "check_timeout" {
+  type        = string
+  description = "Time one Consul check may take."
+  default     = "3s"
+}
+
+variable "min_healthy_time" {
+  type        = string
+  description = "How long an allocation must stay healthy before a deployment or drain goes on."
+  default     = "10s"
+}
+
+variable "healthy_deadline" {
+  type        = string
+  description = "Time an allocation has to become healthy."
+  default     = "5m"
+}
+
+variable "progress_deadline" {
+  type        = string
+  description = "Time a deployment has to make progress; longer than healthy_deadline."
+  default     = "10m"
+}
+
+variable "restart_attempts" {
+  type        = number
+  description = "Restarts in place within restart_interval before the allocation fails and moves."
+  default     = 3
+}
+
+variable "restart_interval" {
+  type        = string
+  description = "Window of restart_attempts."
+  default     = "2m"
+}
+
+variable "restart_delay" {
+  type        = string
+  description = "Pause before a restart in place."
+  default     = "5s"
+}
+
+variable "reschedule_delay" {
+  type        = string
+  description = "Pause before a failed allocation is placed anew; Nomad's minimum is 5s."
+  default     = "15s"
+}
+
+job "gvfx-frontend" {
+  type        = "service"
+  namespace   = var.namespace
+  datacenters = var.datacenters
+  priority    = 50
+
+  # The witness is a server for quorum only.
+  constraint {
+    attribute = "${meta.role}"
+    operator  = "!="
+    value     = "witness"
+  }
+
+  affinity {
+    attribute = "${node.class}"
+    value     = var.app_node_class
+    weight    = 80
+  }
+
+  update {
+    max_parallel      = 1
+    canary            = 0
+    health_check      = "checks"
+    min_healthy_time  = var.min_healthy_time
+    healthy_deadline  = var.healthy_deadline
+    progress_deadline = var.progress_deadline
+    auto_revert       = true
+  }
+
+  group "frontend" {
+    count = 2
+
+    # Two copies on one host would die together, and both want the same static port.
+    constraint {
+      operator = "distinct_hosts"
+      value    = "true"
+    }
+
+    # A crash restarts in place a few times, then the allocation fails and may move to another node.
+    restart {
+      attempts = var.restart_attempts
+      interval = var.restart_interval
+      delay    = var.restart_delay
+      mode     = "fail"
+    }
+
+    reschedule {
+      delay          = var.reschedule_delay
+      delay_function = "constant"
+      unlimited      = true
+    }
+
+    migrate {
+      max_parallel     = 1
+      health_check     = "checks"
+      min_healthy_time = var.min_healthy_time
+      healthy_deadline = var.healthy_deadline
+    }
+
+    # Leave Consul first, stop serving later: no caller is sent to a closing port.
+    shutdown_delay = var.shutdown_delay
+
+    network {
+      mode = "bridge"
+      port "http" {
+        static = 3000
+        to     = 3000
+      }
+    }
+
+    service {
+      name     = "gvfx-frontend"
+      port     = "http"
+      provider = "consul"
+
+      check {
+        name     = "gvfx-frontend /"
+        type     = "http"
+        path     = "/"
+        interval = var.check_interval
+        timeout  = var.check_timeout
+      }
+    }
+
+    task "frontend" {
+      driver       = "docker"
+      kill_timeout = "30s"
+
+      config {
+        image      = var.frontend_image
+        entrypoint = length(var.frontend_entrypoint) > 0 ? var.frontend_entrypoint : null
+        command    = var.frontend_command
+        args       = var.frontend_args
+        work_dir   = var.frontend_work_dir
+        force_pull = false
+        ports      = ["http"]
+        cap_drop   = ["net_raw"]
+      }
+
+      env = merge({
+        NODE_ENV                        = "production"
+        PORT                            = "3000"
+        HOSTNAME                        = "0.0.0.0"
+        NEXT_PUBLIC_API_BASE_URL        = "http://gvfx-api.service.consul:8787"
+        API_BASE_URL                    = "http://gvfx-api.service.consul:8787"
+        BACKEND_PROXY_TIMEOUT_MS        = var.frontend_proxy_timeout_ms
+        NEXT_PUBLIC_MARKET_GOLD_PAIRS   = var.market_gold_pairs
+        NEXT_PUBLIC_MARKET_CRYPTO_PAIRS = var.market_crypto_pairs
+      }, var.frontend_env)
+
+      # API_TOKEN stays on the server side: its proxy adds the header. Never a NEXT_PUBLIC_ name, which reaches browsers.
+      template {
+        destination = "secrets/frontend.env"
+        env         = true
+        change_mode = "restart"
+        splay       = "10s"
+        data        = <<-EOT
+        {{- with nomadVar "nomad/jobs/gvfx-frontend" }}{{ $vars := . }}
+        {{- if eq (index $vars "API_TOKEN").Value "" }}{{ sprig_fail "nomad variable nomad/jobs/gvfx-frontend: API_TOKEN is empty" }}{{ end }}
+        {{- range $key := split "," "API_TOKEN" }}
+        {{- with (index $vars $key).Value }}
+        {{ $key }}={{ . | toJSON }}
+        {{- end }}{{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = var.frontend_cpu
+        memory = var.frontend_memory
+      }
+    }
+  }
+}

@@ -1,0 +1,1 @@
+"""Longer exercises: the defect matrix, and later fault schedules and soak runs."""

@@ -1,0 +1,1 @@
+"""Seeded defects: each one must turn exactly its own rules red."""

@@ -1,0 +1,62 @@
+"""``python -m drills.defects [--only ID] [--clean N] [--list]``
+
+Exit status: 0 every line matches, 1 some line does not, 2 the matrix could not be finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from drills.defects import matrix
+from drills.defects.catalogue import BY_ID, DEFECTS
+from drills.defects.runner import CLEAN, Runner, run_all
+from fixtures.errors import SuiteError
+from fixtures.history.log import EventLog
+from fixtures.target.options import DEPLOY_DIR, ROOT, TargetOptions
+from fixtures.target.rehearsal import ensure_target
+
+
+def main(argv: list[str]) -> int:
+    """Run the matrix on the rehearsal, building one if none stands."""
+    parser = argparse.ArgumentParser(prog="python -m drills.defects", description=__doc__)
+    parser.add_argument("--only", action="append", choices=sorted(BY_ID), help="this defect; repeatable")
+    parser.add_argument("--clean", type=int, default=1, metavar="N", help="clean runs before (1)")
+    parser.add_argument("--list", action="store_true", help="print the catalogue and stop")
+    parser.add_argument("--run-dir", type=Path, help="where the histories go")
+    parser.add_argument("--timers", choices=("short", "production"), default="short")
+    parser.add_argument("--deploy-dir", type=Path, default=DEPLOY_DIR)
+    given = parser.parse_args(argv)
+    if given.list:
+        for defect in DEFECTS:
+            print(f"{defect.id:26} {' '.join(sorted(defect.expected_red))}\n    {defect.mutation}")
+        return 0
+    chosen = [CLEAN] * given.clean + [BY_ID[one] for one in given.only or BY_ID]
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    directory = (given.run_dir or ROOT / "run" / f"defects-{stamp}").resolve()
+    options = TargetOptions(keep=True, timers=given.timers, deploy_dir=given.deploy_dir.resolve())
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    with EventLog(directory / "matrix.ndjson", stamp) as record:
+        try:
+            target = ensure_target(options, record)
+            try:
+                rows = run_all(Runner(target, record, options, directory, say), chosen, say)
+            finally:
+                target.close()
+        except SuiteError as error:
+            say(str(error))
+            return 2
+    say("")
+    for one in rows:
+        say(one.describe())
+    say(matrix.summary(rows))
+    return 0 if all(one.matches for one in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

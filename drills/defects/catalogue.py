@@ -1,0 +1,174 @@
+"""The catalogue of seeded defects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
+from fixtures.errors import Refused
+from fixtures.target import hcl, names
+from fixtures.target.change import DeploymentChange, JobChange, chain, replace_once
+from fixtures.target.target import Target
+
+ENVIRONMENT = "GVFX_DEFECT"
+
+_UNFENCED_TOKEN = chain(
+    # The spec refuses to start without a token, so the check goes together with the token.
+    replace_once(
+        '        {{- if eq (index $vars "API_TOKEN").Value "" }}'
+        '{{ sprig_fail "nomad variable nomad/jobs/gvfx-api: API_TOKEN is empty" }}{{ end }}\n',
+        "",
+    ),
+    replace_once('split "," "API_TOKEN,', 'split "," "'),
+)
+
+
+@contextmanager
+def _status_row_missing(target: Target) -> Iterator[None]:
+    """Delete one status row again and again: the worker writes its feed anew once per cycle."""
+    pair = target.config.supported_pairs[-1]
+    convex = target.convex()
+
+    def delete() -> None:
+        convex.delete("data_source_status", pair=pair, source_type="bingx_funding")
+
+    with repeatedly(delete, 0.5):
+        yield
+
+
+@contextmanager
+def _second_worker_on_legacy(target: Target) -> Iterator[None]:
+    """Start the legacy worker whenever it is not running, the cutover's stop included."""
+
+    def revive() -> None:
+        if not target.legacy.running():
+            target.legacy.start()
+
+    with repeatedly(revive, 1.0):
+        yield
+
+
+def _stop_legacy(target: Target) -> None:
+    target.legacy.stop()
+
+
+# Else the rollout that fails because of the defect would put the good version back before anybody looks.
+_NO_REVERT = replace_once("auto_revert       = true", "auto_revert       = false")
+
+_NO_WORKER = frozenset({"P3.3", "P3.4", "T2.1", "T2.3", "T2.4", "T2.5", "T2.7", "T3.1", "T3.2", "T3.3"})
+"""What fails while no worker runs: everything that says one does, and the blocking tests' own reasons."""
+
+
+DEFECTS: tuple[Defect, ...] = (
+    Defect(
+        id="gaps-false-zero",
+        title="the gap endpoint answers zeros when its store fails",
+        mutation="gvfx-api: stand-in weakness gaps-zero-on-error",
+        why="with the store up every answer is true; only cutting the store shows the lie",
+        expected_red=frozenset({"T1.15"}),
+        jobs={names.API.id: extra_environment("api_env", **{WEAKNESS: "gaps-zero-on-error"})},
+    ),
+    Defect(
+        id="status-row-missing",
+        title="one pair has no status row for one feed",
+        mutation="Convex: the funding row of the last pair is deleted twice a second",
+        why="the endpoint still lists the pair; only its missing time gives it away",
+        expected_red=frozenset({"T1.7"}),
+        during=_status_row_missing,
+    ),
+    Defect(
+        id="api-token-empty",
+        title="the API runs without a token and answers everybody",
+        mutation="gvfx-api: API_TOKEN and the check for it leave the template",
+        why="every answer is right, also for those who should not get one",
+        expected_red=frozenset({"T1.4"}),
+        jobs={names.API.id: JobChange(mutate=_UNFENCED_TOKEN)},
+    ),
+    Defect(
+        id="one-api-unhealthy",
+        title="one of the two API instances is unhealthy",
+        mutation="gvfx-api: weakness unhealthy for allocation index 1, no automatic revert",
+        why="the service name still answers; its rollout fails, one instance says 503, Consul sees it",
+        expected_red=frozenset({"P2.2", "T1.1", "T1.9"}),
+        jobs={
+            names.API.id: JobChange(
+                mutate=_NO_REVERT,
+                override=extra_environment(
+                    "api_env", **{WEAKNESS: "unhealthy", "GVFX_STANDIN_UNHEALTHY_INDEX": "1"}
+                ).override,
+            )
+        },
+    ),
+    Defect(
+        id="worker-host-network",
+        title="the worker's group shares the node's network",
+        mutation='gvfx-worker: network mode "host"',
+        why=(
+            "a group in host mode has no namespace to share: each task gets its own, the kill switch is in"
+            " nobody else's, so tailscale and watch never go on and the guard refuses, naming neither address"
+            " nor exit"
+        ),
+        expected_red=_NO_WORKER,
+        jobs={
+            names.WORKER_JOB: JobChange(
+                mutate=chain(
+                    _NO_REVERT,
+                    hcl.replace_in("network", r'mode(\s*)=(\s*)"bridge"', r'mode\1=\2"host"'),
+                )
+            )
+        },
+    ),
+    Defect(
+        id="guard-always-true",
+        title="the egress guard is replaced by `true`",
+        mutation="gvfx-worker: task egress-guard runs true",
+        why="with a valid way out nothing is missing; with a wrong address or exit the worker task starts",
+        expected_red=frozenset({"T3.2", "T3.3"}),
+        # Without the guard's stand-by a replacement on the other node starts its task, though not the process
+        # in it, while its predecessor is still being stopped: seen or not, by the order of two stops.
+        tolerated=frozenset({"T2.2", "T2.7"}),
+        jobs={
+            names.WORKER_JOB: JobChange(mutate=hcl.task_command(names.GUARD_TASK, ["/bin/sh", "-c", "true"]))
+        },
+    ),
+    Defect(
+        id="second-worker-on-legacy",
+        title="the legacy worker still runs beside the new one",
+        mutation="legacy host: the worker is started again whenever it stops",
+        why="Nomad knows nothing of it: only processes, the store and the exchange do",
+        expected_red=frozenset({"P3.2", "T2.3", "T2.4", "T2.5", "T2.7"}),
+        during=_second_worker_on_legacy,
+        clean=_stop_legacy,
+    ),
+    Defect(
+        id="worker-pending",
+        title="the sidecars run and the worker never starts",
+        mutation="gvfx-worker: task egress-guard sleeps for ever",
+        why="the allocation says running because of its sidecars; nobody works",
+        expected_red=_NO_WORKER,
+        jobs={
+            names.WORKER_JOB: JobChange(
+                mutate=chain(
+                    _NO_REVERT,
+                    hcl.task_command(names.GUARD_TASK, ["/bin/sh", "-c", "while :; do sleep 60; done"]),
+                )
+            )
+        },
+    ),
+)
+"""In the order of the matrix."""
+
+BY_ID = {defect.id: defect for defect in DEFECTS}
+
+
+def change_from_environment() -> DeploymentChange | None:
+    """The change of the defect named by GVFX_DEFECT, None when it is unset. Refused for an unknown name."""
+    wanted = os.environ.get(ENVIRONMENT, "")
+    if not wanted:
+        return None
+    if wanted not in BY_ID:
+        raise Refused(f"{ENVIRONMENT}={wanted}", "no such defect", f"one of {', '.join(BY_ID)}")
+    defect = BY_ID[wanted]
+    return defect.change() if defect.jobs else None

@@ -1,0 +1,76 @@
+"""What a seeded defect is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from fixtures.errors import SuiteError
+from fixtures.target.change import DeploymentChange, JobChange
+from fixtures.target.target import Target
+
+During = Callable[[Target], AbstractContextManager[None]]
+WEAKNESS = "GVFX_STANDIN_WEAKNESS"
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """A named mutation of the deployment.
+
+    `jobs` change what is submitted while the defect is on; `during` acts on the target for as long as the
+    tests run; `clean` removes what redeploying the good specs does not. `expected_red` must fail, and
+    `expected_unknown` must be undecidable; every other rule must pass, save those `tolerated`, whose outcome
+    hangs on timing. `why` is the reasoning.
+    """
+
+    id: str
+    title: str
+    mutation: str
+    why: str
+    expected_red: frozenset[str]
+    expected_unknown: frozenset[str] = frozenset()
+    tolerated: frozenset[str] = frozenset()
+    jobs: Mapping[str, JobChange] = field(default_factory=dict)
+    during: During = lambda target: nullcontext()
+    clean: Callable[[Target], None] | None = None
+
+    def change(self) -> DeploymentChange:
+        """What differs in the deployment."""
+        return DeploymentChange(self.id, self.jobs)
+
+
+def extra_environment(variable: str, **values: str) -> JobChange:
+    """A change that adds to a job's map variable of further environment, keeping what is there."""
+
+    def override(own: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {variable: {**dict(own.get(variable) or {}), **values}}
+
+    return JobChange(override=override)
+
+
+@contextmanager
+def repeatedly(action: Callable[[], None], every: float) -> Iterator[None]:
+    """Do something now and every so many seconds, in the background, while the body runs.
+
+    A failing repetition is retried: the defect must outlive what the tests do to the target.
+    """
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(every):
+            try:
+                action()
+            except SuiteError:
+                continue
+
+    action()
+    thread = threading.Thread(target=loop, name="defect", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=60)

@@ -1,0 +1,105 @@
+"""Runs the acceptance tests once per defect, on a standing rehearsal, and compares."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drills.defects import matrix
+from drills.defects.catalogue import ENVIRONMENT
+from drills.defects.defect import Defect
+from fixtures.errors import SuiteError, Unknown
+from fixtures.history.log import read_events
+from fixtures.observe.recording import Recording
+from fixtures.target import deadlines
+from fixtures.target.options import ROOT, TargetOptions
+from fixtures.target.target import Target
+
+EVENTS = "events.ndjson"
+"""The history's file name inside a run directory."""
+CLEAN = Defect("clean", "nothing is wrong", "none", "every rule must pass", frozenset())
+
+
+class Runner:
+    """One matrix run. `say` prints a line of progress."""
+
+    def __init__(
+        self,
+        target: Target,
+        record: Recording,
+        options: TargetOptions,
+        directory: Path,
+        say: Callable[[str], None],
+        extra: tuple[str, ...] = (),
+    ) -> None:
+        self._target = target
+        self._record = record
+        self._options = options
+        self._directory = directory
+        self._say = say
+        self._extra = extra
+
+    def run(self, defect: Defect, name: str) -> matrix.Row:
+        """Apply, test, undo. An error while undoing is raised: the next line would be judged wrongly."""
+        start = time.monotonic()
+        directory = self._directory / name
+        self._say(f"{defect.id}: {defect.mutation}")
+        self._record.append("fault", "defect", defect.id, phase="intent", mutation=defect.mutation)
+        try:
+            with defect.during(self._target):
+                self._record.append("fault", "defect", defect.id, phase="applied")
+                self._pytest(defect, directory)
+        finally:
+            self._undo(defect)
+        history = directory / EVENTS
+        found = matrix.outcomes(read_events(history).events) if history.exists() else {}
+        return matrix.row(
+            defect.id,
+            found,
+            defect.expected_red,
+            defect.expected_unknown,
+            time.monotonic() - start,
+            defect.tolerated,
+        )
+
+    def _pytest(self, defect: Defect, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, ENVIRONMENT: defect.id if defect.jobs else ""}
+        argv = [
+            sys.executable, "-m", "pytest", "acceptance", "-m", "phase3", "--target", "rehearsal", "--keep",
+            "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),
+            "--run-dir", str(directory), *self._extra,
+        ]  # fmt: skip
+        with (directory / "pytest.log").open("w", encoding="utf-8") as log:
+            subprocess.run(argv, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False)
+
+    def _undo(self, defect: Defect) -> None:
+        """Back to the good specs, and prove it before anything else runs."""
+        if defect.clean is not None:
+            defect.clean(self._target)
+        deploy = self._target.deploy
+        for job in defect.jobs:
+            deploy.submit(job)
+        for job in defect.jobs:
+            deploy.wait_healthy(job, deadlines.deployment(self._target.nomad.job(job)))
+        self._record.append("fault", "defect", defect.id, phase="verified", jobs=list(defect.jobs))
+
+
+def run_all(runner: Runner, defects: list[Defect], say: Callable[[str], None]) -> list[matrix.Row]:
+    """Every defect in turn; stops at the first one that cannot be undone."""
+    rows: list[matrix.Row] = []
+    for number, defect in enumerate(defects):
+        try:
+            rows.append(runner.run(defect, f"{number:02}-{defect.id}"))
+        except SuiteError as error:
+            say(f"stopped at {defect.id}: the target is not known to be clean\n{error}")
+            raise Unknown(
+                f"defect matrix after {defect.id}", "its undo was not verified", "a clean target",
+                "python -m fixtures.rehearsal down",
+            ) from error  # fmt: skip
+        say(rows[-1].describe())
+    return rows
