@@ -167,7 +167,9 @@ def _build(recipe: Recipe, out: Path, say: Callable[[str], None]) -> None:
         if recipe.tags:
             command.append(f"-tags={recipe.tags}")
         command += ["-o", str(work / name), package]
-        done = subprocess.run(command, cwd=recipe.module_dir, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=recipe.module_dir, env=env, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             shutil.rmtree(work, ignore_errors=True)
             tail = "\n".join(done.stderr.strip().splitlines()[-12:])
@@ -182,7 +184,9 @@ def _build(recipe: Recipe, out: Path, say: Callable[[str], None]) -> None:
     say(f"built {recipe.name} {recipe.version} in {time.monotonic() - started:.0f} s")
 
 
-def ensure(names: Iterable[str] | None = None, say: Callable[[str], None] = lambda line: None) -> dict[str, Path]:
+def ensure(
+    names: Iterable[str] | None = None, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Path]:
     """Return the path of every binary, building what is missing.
 
     ``names`` limits the work to some recipes.  Raises :class:`ToolchainError` naming the tool that failed.
@@ -205,7 +209,9 @@ def ensure(names: Iterable[str] | None = None, say: Callable[[str], None] = lamb
 
 def main() -> int:
     try:
-        for name, path in ensure(sys.argv[1:] or None, say=lambda line: print(f"toolchain: {line}", flush=True)).items():
+        for name, path in ensure(
+            sys.argv[1:] or None, say=lambda line: print(f"toolchain: {line}", flush=True)
+        ).items():
             print(f"{name:12} {path}")
     except ToolchainError as problem:
         print(f"toolchain: {problem}", file=sys.stderr)

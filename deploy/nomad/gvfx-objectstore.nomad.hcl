@@ -20,7 +20,7 @@ variable "app_node_class" {
 
 variable "objectstore_image" {
   type        = string
-  description = "S3-compatible server; SeaweedFS by default."
+  description = "S3-compatible server (SeaweedFS by default), with sh and flock."
   default     = "registry.invalid/seaweedfs:replace-with-git-sha"
   validation {
     condition     = var.objectstore_image != "" && regex_replace(var.objectstore_image, "^[^@[:space:]]+(:[0-9a-f]{40}|@sha256:[0-9a-f]{64})$", "") == ""

@@ -1,0 +1,1 @@
+"""Verdict, plots, Allure files and evidence bundle; reads histories only."""
