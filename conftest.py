@@ -7,7 +7,12 @@ import pytest
 from drills.defects import catalogue
 from fixtures.target.change import DeploymentChange
 
-pytest_plugins = ["fixtures.target.pytest_target", "fixtures.rollout.pytest_rollout"]
+pytest_plugins = [
+    "pytester",
+    "fixtures.plugin",
+    "fixtures.target.pytest_target",
+    "fixtures.rollout.pytest_rollout",
+]
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,5 @@
-"""Verdict, plots, Allure files and evidence bundle; reads histories only."""
+"""From a run's history to a verdict and the files that carry it; reads histories, touches no target."""
+
+from .verdict import RuleResult, Verdict, compute
+
+__all__ = ["RuleResult", "Verdict", "compute"]

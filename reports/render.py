@@ -1,0 +1,113 @@
+"""The verdict as people and machines read it: a terminal table, JSON, one page of Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from fixtures.history.events import JSON
+
+from .verdict import RuleResult, Verdict
+
+_LONGEST = 60  # characters of figures on one line of the terminal table
+_MARKS = {"passed": "pass", "failed": "FAIL", "unknown": "????"}
+
+
+def lines(verdict: Verdict) -> list[str]:
+    """One line per rule, its messages, the problems, the scope, and the verdict last."""
+    found: list[str] = []
+    for result in verdict.rules:
+        required = "" if result.rule.required else " (not required)"
+        found.append(f"{_MARKS[result.outcome]}  {result.rule.id:<6} {result.rule.title}{required}")
+        short = short_figures(result.figures)
+        if short:
+            found.append(f"             {short}")
+        for message in result.messages:
+            found += [f"             {line}" for line in message.splitlines()]
+    found += [f"problem: {problem}" for problem in verdict.problems]
+    found.append(verdict.scope)
+    found.append(f"verdict: {verdict.word}  ({_counts(verdict.rules)})")
+    return found
+
+
+def short_figures(figures: Mapping[str, JSON], longest: int = _LONGEST) -> str:
+    """Figures as ``name=value``, cut where the line is full; floats with four significant digits."""
+    parts = [f"{name}={_short(value)}" for name, value in figures.items()]
+    text = " ".join(parts)
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def to_json(verdict: Verdict) -> dict[str, JSON]:
+    """The verdict as a JSON object."""
+    rules: list[JSON] = [
+        {
+            "id": result.rule.id,
+            "title": result.rule.title,
+            "phase": result.rule.phase,
+            "required": result.rule.required,
+            "outcome": result.outcome,
+            "cases": result.cases,
+            "expected_cases": result.expected_cases,
+            "figures": dict(result.figures),
+            "messages": list(result.messages),
+            "duration_s": result.duration_s,
+        }
+        for result in verdict.rules
+    ]
+    return {
+        "verdict": verdict.word,
+        "exit_code": verdict.exit_code,
+        "release": verdict.release,
+        "scope": verdict.scope,
+        "run": verdict.run,
+        "problems": list(verdict.problems),
+        "rules": rules,
+    }
+
+
+def to_markdown(verdict: Verdict) -> str:
+    """One page: the verdict first, then what stands in its way, then every rule."""
+    parts = [f"# {verdict.word}", "", f"Run `{verdict.run}`, {verdict.scope}. {_counts(verdict.rules)}.", ""]
+    if verdict.problems:
+        parts += ["## Problems", "", *(f"- {_cell(problem)}" for problem in verdict.problems), ""]
+    parts += ["| rule | outcome | statement | measured | seconds |", "|---|---|---|---|---|"]
+    for result in verdict.rules:
+        outcome = result.outcome if result.outcome == "passed" else f"**{result.outcome}**"
+        measured = _cell(short_figures(result.figures, 200))
+        seconds = f"{result.duration_s:.1f}"
+        parts.append(
+            f"| {result.rule.id} | {outcome} | {_cell(result.rule.title)} | {measured} | {seconds} |"
+        )
+    troubled = [result for result in verdict.rules if result.messages]
+    for result in troubled:
+        body = "\n\n".join(result.messages).replace("```", "'''")
+        parts += ["", f"## {result.rule.id} {result.rule.title}", "", "```text", body, "```"]
+    return "\n".join(parts) + "\n"
+
+
+def write(verdict: Verdict, directory: Path) -> list[Path]:
+    """Write ``verdict.json`` and ``verdict.md`` into a run directory."""
+    as_json, as_markdown = directory / "verdict.json", directory / "verdict.md"
+    as_json.write_text(json.dumps(to_json(verdict), indent=2) + "\n", encoding="utf-8")
+    as_markdown.write_text(to_markdown(verdict), encoding="utf-8")
+    return [as_json, as_markdown]
+
+
+def _counts(rules: Iterable[RuleResult]) -> str:
+    outcomes = [result.outcome for result in rules]
+    return ", ".join(f"{outcomes.count(one)} {one}" for one in ("passed", "failed", "unknown"))
+
+
+def _short(value: JSON) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return "[" + ",".join(_short(one) for one in value) + "]"
+    if isinstance(value, dict):
+        return "{" + " ".join(f"{name}={_short(one)}" for name, one in value.items()) + "}"
+    return str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
