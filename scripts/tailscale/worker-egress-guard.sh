@@ -1152,8 +1152,8 @@ field() {
 
 guard() {
   load_watch_settings
-  number LOCK_WAIT_SECONDS 0
-  lock_wait_=$((N * 1000))
+  duration LOCK_WAIT_SECONDS 0
+  lock_wait_=$D
   event guard-start "" "" "" "Waiting for egress proxy connection..."
   now; begun_=$NOW
   until ask egress; do

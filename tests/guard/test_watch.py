@@ -1,0 +1,339 @@
+"""The watch: which exit it takes, when it lets go, which gates it opens and for how long."""
+
+import signal
+
+import pytest
+
+from tests.guard.bench import EXIT1, EXIT2, EXIT3, IP1, IP2, IP3, TOKEN, Bench, until
+
+
+def ready(bench: Bench) -> None:
+    """Wait until the watch says 200 on /ready."""
+    until("ready", lambda: bench.ask("ready")[0] == 200)
+
+
+def tries(bench: Bench) -> list[str]:
+    """The exits in the order in which they were tried."""
+    return [one["exit"] for one in bench.seen("watch", "exit-try")]
+
+
+def test_the_primary_is_taken_first_and_proven(bench: Bench) -> None:
+    """One try, both gates open, evidence written, 200 on all three questions."""
+    bench.start_watch()
+    ready(bench)
+    assert tries(bench) == [EXIT1]
+    assert bench.gate("egress_ok") and bench.gate("lock_ok")
+    status, body = bench.ask("egress")
+    assert (status, body["exit"], body["got"], body["code"]) == (200, EXIT1, IP1, 0)
+    selected = (bench.root / "shared/egress-selected").read_text()
+    assert f"SELECTED_EXIT_NODE={EXIT1}\nOBSERVED_EGRESS_IP={IP1}\n" in selected
+    assert 0 < bench.lease("egress") <= 2000
+    assert 0 < bench.lease("lock") <= 18000
+
+
+def test_a_first_selection_pings_before_it_selects(bench: Bench) -> None:
+    """An exit that does not know us yet would cost WireGuard's five seconds."""
+    bench.start_watch()
+    ready(bench)
+    calls = [line for line in bench.fact("argv.log").splitlines() if line.startswith("tailscale ")]
+    ping = next(n for n, line in enumerate(calls) if " ping " in line)
+    assert ping < next(n for n, line in enumerate(calls) if f"--exit-node={EXIT1}" in line)
+
+
+@pytest.mark.parametrize(
+    ("dead", "order", "taken"),
+    [
+        ([EXIT1], [EXIT1, EXIT2], EXIT2),
+        ([EXIT1, EXIT2], [EXIT1, EXIT2, EXIT3], EXIT3),
+    ],
+)
+def test_fallbacks_in_the_configured_order(
+    bench: Bench, dead: list[str], order: list[str], taken: str
+) -> None:
+    """Dead exits are passed over one by one."""
+    bench.silence(*dead)
+    bench.start_watch()
+    ready(bench)
+    assert tries(bench) == order
+    assert bench.ask("egress")[1]["exit"] == taken
+
+
+def test_a_dead_exit_is_left_after_the_configured_silence(bench: Bench) -> None:
+    """Lost after two probes, gate shut before the next try, the lost one last in the order."""
+    bench.start_watch()
+    ready(bench)
+    bench.silence(EXIT1, EXIT2)
+    until("third exit", lambda: bench.ask("egress")[1].get("exit") == EXIT3)
+    lost = bench.seen("watch", "exit-lost")
+    assert [one["exit"] for one in lost] == [EXIT1]
+    assert "no answer to 2 probes" in lost[0]["why"]
+    assert tries(bench) == [EXIT1, EXIT2, EXIT3]
+
+
+def test_a_wrong_answer_counts_at_once(bench: Bench) -> None:
+    """No second opinion, code 18, and another exit's address is as wrong as any."""
+    bench.start_watch()
+    ready(bench)
+    bench.world(f"says.{EXIT1}", IP2)
+    until("second exit", lambda: bench.ask("egress")[1].get("exit") == EXIT2)
+    lost = bench.seen("watch", "exit-lost")[0]
+    assert (lost["code"], lost["got"], lost["want"]) == (18, IP2, IP1)
+
+
+def test_a_garbled_answer_is_no_answer(bench: Bench) -> None:
+    """A captive portal's page is not an address."""
+    bench.world(f"says.{EXIT1}", "<html>login</html>")
+    bench.start_watch()
+    ready(bench)
+    assert bench.seen("watch", "exit-refused", exit=EXIT1, code=17)
+
+
+def test_websocket_must_agree_with_http(bench: Bench) -> None:
+    """A server that does not complete the handshake did not speak WebSocket."""
+    bench.world("ws-plain", "")
+    bench.start_watch()
+    until("refused", lambda: bench.seen("watch", "exits-none"))
+    assert "over WebSocket" in bench.seen("watch", "exit-refused")[0]["why"]
+    assert not bench.gate("egress_ok")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("no node found in netmap with IP 100.64.0.1", 15),
+        ('invalid value "x" for --exit-node; must be IP or peer hostname', 15),
+        ('node "ex1" is not advertising an exit node', 16),
+    ],
+)
+def test_a_refused_exit_is_told_apart(bench: Bench, said: str, code: int) -> None:
+    """Unknown is 15, not approved is 16; the next exit is taken."""
+    bench.world(f"refuse.{EXIT1}", said)
+    bench.start_watch()
+    ready(bench)
+    refused = bench.seen("watch", "exit-refused", exit=EXIT1)
+    assert [one["code"] for one in refused] == [code]
+    assert f"{EXIT1} rejected by tailscale up" in refused[0]["why"]
+    assert bench.ask("egress")[1]["exit"] == EXIT2
+
+
+def test_all_dead_shuts_the_gate_and_ends_the_lease(bench: Bench) -> None:
+    """503, the lease runs out, and one exit's return is enough to open again."""
+    bench.start_watch()
+    ready(bench)
+    bench.silence(EXIT1, EXIT2, EXIT3)
+    until("blocked", lambda: bench.seen("watch", "exits-none"))
+    status, body = bench.ask("ready")
+    assert (status, body["egress"], body["code"]) == (503, False, 17)
+    assert "All configured exit nodes failed validation" in body["why"]
+    until("lease over", lambda: bench.lease("egress") < 0)
+    until("said so", lambda: bench.seen("watch", "blocked-stop"))
+    assert not (bench.root / "shared/egress-selected").exists()
+    bench.world(f"says.{EXIT2}", IP2)
+    ready(bench)
+    assert bench.lease("egress") > 0
+
+
+def test_no_flapping_back_to_the_primary(bench: Bench) -> None:
+    """The primary's return alone changes nothing."""
+    bench.silence(EXIT1)
+    bench.start_watch()
+    ready(bench)
+    bench.world(f"says.{EXIT1}", IP1)
+    bench.world("argv.log", "")
+    until("twenty probes", lambda: bench.fact("argv.log").count("http://198.51.100.80/") >= 20)
+    assert tries(bench) == [EXIT1, EXIT2]
+
+
+def test_return_to_the_primary_after_the_configured_time(bench: Bench) -> None:
+    """Three pings, then the primary is proven like any other."""
+    bench.silence(EXIT1)
+    bench.start_watch(TS_RETURN_SECONDS="0.5")
+    ready(bench)
+    bench.world(f"says.{EXIT1}", IP1)
+    until("back", lambda: bench.ask("egress")[1].get("exit") == EXIT1)
+    assert bench.seen("watch", "exit-return")
+    assert tries(bench)[-1] == EXIT1
+
+
+def test_own_tailscaled_gone_is_not_the_exits_fault(bench: Bench) -> None:
+    """Gate shut, no other exit tried, the same one taken up again afterwards."""
+    bench.silence(EXIT1)
+    bench.start_watch()
+    ready(bench)
+    bench.world("backend", "")
+    bench.silence(EXIT2)
+    until("away", lambda: bench.seen("watch", "tailscaled-away"))
+    assert not bench.gate("egress_ok")
+    bench.world(f"says.{EXIT1}", IP1)
+    bench.world(f"says.{EXIT2}", IP2)
+    bench.world("backend", "Running")
+    ready(bench)
+    assert tries(bench) == [EXIT1, EXIT2, EXIT2]
+
+
+def test_a_dead_watch_leaves_shut_gates(bench: Bench) -> None:
+    """Nobody refreshes, the kernel closes: the dead man's switch."""
+    process = bench.start_watch()
+    ready(bench)
+    bench.close()
+    assert process.poll() is not None
+    until("egress gate expired", lambda: not bench.gate("egress_ok"))
+    until("egress lease expired", lambda: bench.lease("egress") < 0)
+
+
+def test_a_restarted_watch_goes_on_where_it_was(bench: Bench) -> None:
+    """Same lock, same exit, no gate shut in between."""
+    bench.silence(EXIT1)
+    bench.start_watch()
+    ready(bench)
+    bench.close()
+    bench.world(f"says.{EXIT1}", IP1)
+    bench.start("watch")
+    until(
+        "kept",
+        lambda: bench.seen(
+            "watch", "exit-active", why=f"Kept exit node {EXIT2} with validated egress IP {IP2}"
+        ),
+    )
+    assert bench.seen("watch", "lock-resume")
+    assert "flush set inet gvfx_ks egress_ok" not in bench.fact("argv.log")
+    assert len(bench.seen("watch", "lock-acquired")) == 1
+
+
+def test_old_evidence_is_removed_first(bench: Bench) -> None:
+    """What an earlier run proved proves nothing now."""
+    for name in ("egress-selected", "lease.lock", "lease.egress"):
+        (bench.root / "shared" / name).write_text("9999999999999\n")
+    bench.silence(EXIT1, EXIT2, EXIT3)
+    bench.start_watch()
+    until("a round", lambda: bench.seen("watch", "exits-none"))
+    assert not [p for p in (bench.root / "shared").iterdir() if p.name.startswith(("lease", "egress"))]
+
+
+def test_a_removed_table_is_loaded_again(bench: Bench) -> None:
+    """Somebody deletes the kill switch: it comes back, and the gates open only after a new proof."""
+    bench.start_watch()
+    ready(bench)
+    (bench.root / "world/table").unlink()
+    until(
+        "loaded", lambda: bench.seen("watch", "killswitch-missing") and (bench.root / "world/table").exists()
+    )
+    ready(bench)
+
+
+# ------------------------------------------------------------------------------------------------ lock
+
+
+def test_the_lock_waits_for_egress(bench: Bench) -> None:
+    """A node without a way out does not keep the lock from one that has it."""
+    bench.silence(EXIT1, EXIT2, EXIT3)
+    bench.start_watch()
+    until("a round", lambda: bench.seen("watch", "exits-none"))
+    assert bench.fact("lock.log") == ""
+    bench.world(f"says.{EXIT3}", IP3)
+    ready(bench)
+
+
+def test_another_holder_means_standby(bench: Bench) -> None:
+    """409: egress is fine, ready is not, the reason is 20."""
+    bench.world("nomad", "409")
+    bench.start_watch()
+    until("egress", lambda: bench.ask("egress")[0] == 200)
+    until("waiting", lambda: bench.seen("watch", "lock-wait", code=20))
+    status, body = bench.ask("ready")
+    assert (status, body["lock"], body["lock_note"]["code"]) == (503, False, 20)
+    assert not bench.gate("lock_ok")
+    bench.world("nomad", "200")
+    ready(bench)
+
+
+@pytest.mark.parametrize("status", ["403", "404", "409"])
+def test_a_refused_renewal_is_final(bench: Bench, status: str) -> None:
+    """Gate shut and lease over at once, the id is dropped."""
+    bench.start_watch()
+    ready(bench)
+    bench.world("nomad", status)
+    until("lost", lambda: bench.seen("watch", "lock-lost", got=status))
+    assert not bench.gate("lock_ok")
+    assert bench.lease("lock") < 0
+    assert not (bench.root / "local/lock-id").exists()
+
+
+@pytest.mark.parametrize("mode", ["hang", "refused", "500"])
+def test_an_agent_that_gives_no_answer_suspends_the_lock(bench: Bench, mode: str) -> None:
+    """After HOLD the gate is shut; the id is kept, and one good renewal brings the lock back."""
+    bench.start_watch(LOCK_HOLD_SECONDS="1.5")
+    ready(bench)
+    bench.world("nomad", mode)
+    until("suspended", lambda: bench.seen("watch", "lock-suspended"))
+    assert not bench.gate("lock_ok") and bench.lease("lock") < 0
+    assert (bench.root / "local/lock-id").read_text().strip() == "lock-1"
+    bench.world("nomad", "200")
+    until("resumed", lambda: bench.seen("watch", "lock-resumed"))
+    ready(bench)
+    assert len(bench.seen("watch", "lock-acquired")) == 1
+
+
+DIRECT: dict[str, str | None] = {
+    "LOCK_DIRECT_SERVERS": "100.64.0.11:4646,100.64.0.12:4646",
+    "LOCK_TLS_NAME": "server.global.nomad",
+    "LOCK_CACERT": "/x/ca",
+    "LOCK_CLIENT_CERT": "/x/cert",
+    "LOCK_CLIENT_KEY": "/x/key",
+}
+
+
+def test_a_hanging_agent_is_bypassed(bench: Bench) -> None:
+    """Asked directly, a server renews: the lock does not lapse."""
+    bench.start_watch(LOCK_HOLD_SECONDS="1.5", **DIRECT)
+    ready(bench)
+    bench.world("direct", "200")
+    bench.world("nomad", "hang")
+    until("direct", lambda: len(bench.seen("watch", "lock-direct")) >= 8)
+    assert bench.gate("lock_ok")
+    assert not bench.seen("watch", "lock-suspended")
+
+
+def test_a_dead_agent_is_not_bypassed(bench: Bench) -> None:
+    """Nobody listens on the socket: the lease shall run out."""
+    bench.start_watch(LOCK_HOLD_SECONDS="1.5", **DIRECT)
+    ready(bench)
+    bench.world("direct", "200")
+    bench.world("nomad", "refused")
+    until("suspended", lambda: bench.seen("watch", "lock-suspended"))
+    assert not bench.seen("watch", "lock-direct")
+
+
+def test_the_end_closes_first_and_releases_afterwards(bench: Bench) -> None:
+    """On TERM the gates are shut, the leases over, the lock given back."""
+    process = bench.start_watch()
+    ready(bench)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
+    assert not bench.gate("egress_ok") and not bench.gate("lock_ok")
+    assert bench.lease("lock") < 0 and bench.lease("egress") < 0
+    assert "lock-release" in bench.fact("lock.log").splitlines()[-1]
+    calls = bench.fact("argv.log").splitlines()
+    release = max(n for n, line in enumerate(calls) if "lock-release" in line)
+    assert not [line for line in calls[release:] if line.startswith("nft")]
+
+
+def test_the_token_is_never_an_argument(bench: Bench) -> None:
+    """It reaches Nomad, by file, and no command line."""
+    bench.start_watch()
+    ready(bench)
+    assert TOKEN in bench.fact("token.log")
+    assert TOKEN not in bench.fact("argv.log")
+    assert TOKEN not in bench.logs["watch"].read_text()
+
+
+def test_without_a_lock_only_egress_decides(bench: Bench) -> None:
+    """The preflight's mode: no request to Nomad at all."""
+    bench.silence(EXIT1, EXIT2, EXIT3)
+    bench.start_watch(LOCK_MODE="none")
+    until("a round", lambda: bench.seen("watch", "exits-none"))
+    status, body = bench.ask("ready")
+    assert (status, body["lock"], body["egress"]) == (503, True, False)
+    bench.world(f"says.{EXIT1}", IP1)
+    ready(bench)
+    assert bench.fact("lock.log") == ""
