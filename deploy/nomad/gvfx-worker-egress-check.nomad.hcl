@@ -184,6 +184,7 @@ locals {
     TS_EXIT_NODE_FALLBACKS = var.ts_exit_node_fallbacks
     TS_EGRESS_EXPECTED_IPS = var.ts_egress_expected_ips
     TS_NODE_ADDRESSES      = var.ts_node_addresses
+    TS_EXPECTED_TAGS       = var.ts_expected_tags
   }
 
   watch_env = {

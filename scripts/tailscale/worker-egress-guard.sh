@@ -32,10 +32,12 @@
 #                                only if the primary answers three tailscale pings; each failed return doubles the wait
 #   TS_BLOCKED_STOP_SECONDS 30   no proven egress for so long: the worker is stopped (run exits 75)
 #   TS_WAIT_SECONDS 60           how long guard waits for egress, tailscale and watch for the kill switch
+#   TS_INTERFACE tailscale0      name of tailscaled's interface
 #   TS_UPLINK, TS_POD_CIDR       derived from the default route; set them where that is wrong
 #   TS_TRANSPORT_CIDRS 0.0.0.0/0 where tailscaled itself may send to;  TS_TRANSPORT_TCP_PORTS 443,8443 (UDP: any)
 #   TS_NOMAD_SERVERS             CSV ADDRESS:PORT that uid 0 may reach over the tailnet
-#   TS_LOGIN_SERVER  TS_HOSTNAME  TS_AUTHKEY_FILE  TS_STATE_DIR  TS_ADVERTISE_TAGS  TS_EXPECTED_TAGS  TS_CA_FILE
+#   TS_EXPECTED_TAGS             CSV: tags the node must have, else no exit is tried (14)             (watch, tailscale)
+#   TS_LOGIN_SERVER  TS_HOSTNAME  TS_AUTHKEY_FILE  TS_STATE_DIR  TS_ADVERTISE_TAGS  TS_CA_FILE
 #   TS_ACCEPT_ROUTES false  TS_ACCEPT_DNS false  TS_PORT 41641  TS_UP_TIMEOUT_SECONDS 20           (tailscale)
 #   LOCK_MODE nomad|none  LOCK_PATH  LOCK_TTL_SECONDS 10  LOCK_DELAY_SECONDS 10  LOCK_HOLD_SECONDS 18
 #   LOCK_RENEW_SECONDS 2  LOCK_ID_FILE  LOCK_WAIT_SECONDS 0 (0 = stand by without limit)
@@ -49,7 +51,7 @@
 #   11  a setting is malformed               19  exit shows the node's own address
 #   12  kill switch not loaded               20  lock not obtained
 #   13  tailscaled not ready                 75  a lease is over, the worker was stopped
-#   14  login failed                         126, 127, 128+n and others: the worker's own
+#   14  login failed, or wrong tags          126, 127, 128+n and others: the worker's own
 #   15  exit unknown
 #
 # Every transition is one JSON line on stdout: t (Unix seconds), event, exit, want, got, why, alloc.
@@ -82,9 +84,10 @@ now() {
   NOW=$((${up_%.*} * 1000 + (1$frac_ - 100) * 10))
 }
 
+# quote TEXT: a JSON string. What is not printable ASCII is dropped: a text cut to length may end inside a character.
 quote() {
   case "$1" in
-    *[!A-Za-z0-9\ _.,:=/@+\(\)\|\'-]*) printf '"%s"' "$(printf '%s' "$1" | tr '\000-\037' ' ' | sed 's/[\\"]/\\&/g')" ;;
+    *[!A-Za-z0-9\ _.,:=/@+\(\)\|\'-]*) printf '"%s"' "$(printf '%s' "$1" | tr '\000-\037' ' ' | tr -cd '\040-\176' | sed 's/[\\"]/\\&/g')" ;;
     *) printf '"%s"' "$1" ;;
   esac
 }
@@ -123,6 +126,7 @@ nap() {
   sleep "$SECS"
 }
 
+# No leading zeros anywhere: nft and the shell's arithmetic read them as octal, 010.0.0.1 as 8.0.0.1.
 is_ipv4() {
   case "$1" in '' | *[!0-9.]* | *..* | .* | *. | *.*.*.*.*) return 1 ;; esac
   case "$1" in *.*.*.*) ;; *) return 1 ;; esac
@@ -130,6 +134,7 @@ is_ipv4() {
   while [ -n "$rest_" ]; do
     octet_=${rest_%%.*}
     rest_=${rest_#*.}
+    case "$octet_" in 0?*) return 1 ;; esac
     [ "${#octet_}" -le 3 ] && [ "$octet_" -le 255 ] || return 1
   done
 }
@@ -137,13 +142,13 @@ is_ipv4() {
 is_cidr() {
   case "$1" in */*/*) return 1 ;; */*) ;; *) return 1 ;; esac
   is_ipv4 "${1%/*}" || return 1
-  case "${1#*/}" in '' | *[!0-9]* | ???*) return 1 ;; esac
+  case "${1#*/}" in '' | *[!0-9]* | 0?* | ???*) return 1 ;; esac
   [ "${1#*/}" -le 32 ]
 }
 
 is_port() {
-  case "$1" in '' | *[!0-9]* | ??????*) return 1 ;; esac
-  [ "$1" -ge 1 ] && [ "$1" -le 65535 ]
+  case "$1" in '' | *[!0-9]* | 0* | ??????*) return 1 ;; esac
+  [ "$1" -le 65535 ]
 }
 
 is_name() {
@@ -177,7 +182,7 @@ duration() {
 
 number() {
   eval "value_=\${$1:-$2}"
-  case "$value_" in '' | *[!0-9]* | ?????????*) die 11 "$1 is not a whole number: $value_" ;; esac
+  case "$value_" in '' | *[!0-9]* | 0?* | ?????????*) die 11 "$1 is not a whole number: $value_" ;; esac
   N=$value_
 }
 
@@ -210,6 +215,7 @@ load_probe_settings() {
   done
   CHECK_LIST=$(items "$CHECK_URLS")
   [ -n "$CHECK_LIST" ] || die 11 "TS_EGRESS_CHECK_URLS holds no URL"
+  CHECK_COUNT=$(printf '%s\n' "$CHECK_LIST" | wc -l)
   duration TS_PROBE_TIMEOUT_SECONDS 2
   PROBE_TIMEOUT=$D
   [ "$D" -ge 50 ] || die 11 "TS_PROBE_TIMEOUT_SECONDS is below 0.05"
@@ -232,6 +238,7 @@ load_net_settings() {
   done
   [ -n "$TRANSPORT" ] && [ -n "$TCP_PORTS" ] || die 11 "TS_TRANSPORT_CIDRS or TS_TRANSPORT_TCP_PORTS is empty"
   [ -z "${TS_POD_CIDR:-}" ] || is_cidr "$TS_POD_CIDR" || die 11 "TS_POD_CIDR is malformed: $TS_POD_CIDR"
+  is_name "$TS_IF" || die 11 "TS_INTERFACE is malformed: $TS_IF"
 }
 
 # EXITS: the exits in order, one per word.  expected EXIT: its addresses, one per word.
@@ -298,9 +305,9 @@ load_watch_settings() {
   number TS_SELECT_TRIES 4; SELECT_TRIES=$N
   [ "$PROBE_INTERVAL" -ge 50 ] || die 11 "TS_PROBE_INTERVAL_SECONDS is below 0.05"
   [ "$PROBE_FAILS" -ge 1 ] && [ "$SELECT_TRIES" -ge 1 ] || die 11 "TS_PROBE_FAILS and TS_SELECT_TRIES must be at least 1"
-  # A gate that closes between two good probes would blink.
-  [ "$GATE" -gt $((PROBE_INTERVAL + PROBE_TIMEOUT)) ] ||
-    die 11 "TS_GATE_SECONDS must be above TS_PROBE_INTERVAL_SECONDS + TS_PROBE_TIMEOUT_SECONDS"
+  # A gate that closes between two good probes would blink; a good probe may come from the last URL of the list.
+  [ "$GATE" -gt $((PROBE_INTERVAL + PROBE_TIMEOUT * CHECK_COUNT)) ] ||
+    die 11 "TS_GATE_SECONDS must be above TS_PROBE_INTERVAL_SECONDS + TS_PROBE_TIMEOUT_SECONDS for each of TS_EGRESS_CHECK_URLS"
   [ "$BLOCKED_STOP" -ge "$GATE" ] || die 11 "TS_BLOCKED_STOP_SECONDS must not be below TS_GATE_SECONDS"
   LOCK_MODE=${LOCK_MODE:-nomad}
   case "$LOCK_MODE" in nomad | none) ;; *) die 11 "LOCK_MODE is neither nomad nor none: $LOCK_MODE" ;; esac
@@ -315,6 +322,10 @@ load_watch_settings() {
   # The server promises the lock for TTL + LockDelay after the last renewal; our own claim must end before that.
   [ "$LOCK_HOLD" -lt $((LOCK_TTL + LOCK_DELAY)) ] || die 11 "LOCK_HOLD_SECONDS must be below LOCK_TTL_SECONDS + LOCK_DELAY_SECONDS"
   [ "$LOCK_HOLD" -gt $((LOCK_RENEW * 2)) ] || die 11 "LOCK_HOLD_SECONDS must be above two renewals"
+  for server_ in $(items "${LOCK_DIRECT_SERVERS:-}"); do
+    is_ipv4 "${server_%:*}" && is_port "${server_##*:}" || die 11 "LOCK_DIRECT_SERVERS holds a malformed ADDRESS:PORT: $server_"
+    for name_ in LOCK_CACERT LOCK_CLIENT_CERT LOCK_CLIENT_KEY LOCK_TLS_NAME; do required "$name_"; done
+  done
   LOCK_ID_FILE=${LOCK_ID_FILE:-${NOMAD_TASK_DIR:-/local}/lock-id}
 }
 
@@ -369,7 +380,7 @@ table inet gvfx_ks {
   set egress_ok { type ifname; flags timeout; }
   set lock_ok { type ifname; flags timeout; }
   set resolvers { type ipv4_addr; $(elements "$RESOLVERS"); }
-  set transport { type ipv4_addr; flags interval; $(elements "$TRANSPORT"); }
+  set transport { type ipv4_addr; flags interval; auto-merge; $(elements "$TRANSPORT"); }
   set servers { type ipv4_addr . inet_service; $(elements "$SERVERS"); }
   set probes { type ipv4_addr . inet_service; $(elements "$PROBE_IPS"); }
   set probe_ports { type inet_service; $(elements "$PROBE_PORTS"); }
@@ -377,6 +388,7 @@ table inet gvfx_ks {
     type filter hook output priority 300; policy drop;
     oifname "lo" accept
     oifname "$UPLINK" meta nfproto ipv6 counter name blocked drop
+    oifname "$TS_IF" meta nfproto ipv6 counter name blocked reject with icmpx type admin-prohibited
     oifname "$UPLINK" meta mark & 0x00ff0000 == 0x00080000 ip daddr @transport meta l4proto udp accept
     oifname "$UPLINK" meta mark & 0x00ff0000 == 0x00080000 ip daddr @transport tcp dport { $TCP_PORTS } accept
     oifname "$UPLINK" ip daddr $POD_CIDR ct state established ct direction reply accept
@@ -424,9 +436,9 @@ load_table() {
 }
 
 killswitch() {
-  load_net_settings
   # Old evidence first: nothing written by an earlier run may be taken for this one's.
   rm -f "$SHARED/lease.lock" "$SHARED/lease.egress" "$SHARED/egress-selected" "$SHARED/login-error"
+  load_net_settings
   load_table || die 12 "$WHY"
   event killswitch-loaded "" "$POD_CIDR" "" "uplink $UPLINK, resolvers ${RESOLVERS:-none}"
   mkdir -p "$SHARED/ts" && chmod 755 "$SHARED" && chmod 700 "$SHARED/ts" || die 12 "cannot create $SHARED"
@@ -455,6 +467,17 @@ status() {
   STATUS=$($CURL -s --max-time 2 --noproxy '*' --unix-socket "$SOCKET" http://local-tailscaled.sock/localapi/v0/status 2> /dev/null) || STATUS=
   BACKEND=
   [ -z "$STATUS" ] || BACKEND=$(printf '%s' "$STATUS" | jq -r '.BackendState // empty' 2> /dev/null)
+}
+
+# lacks_tag: true if the node of STATUS lacks one of TS_EXPECTED_TAGS; sets TAGS and LACKING.
+lacks_tag() {
+  TAGS='' LACKING=''
+  [ -n "${TS_EXPECTED_TAGS:-}" ] || return 1
+  TAGS=$(printf '%s' "$STATUS" | jq -r '.Self.Tags // [] | join(",")' 2> /dev/null)
+  for tag_ in $(items "$TS_EXPECTED_TAGS"); do
+    case ",$TAGS," in *",$tag_,"*) ;; *) LACKING=$tag_; return 0 ;; esac
+  done
+  return 1
 }
 
 tailscale_up() {
@@ -493,17 +516,13 @@ tailscale_task() {
       Running)
         stuck_=0
         pause_=3000
-        if [ -n "${TS_EXPECTED_TAGS:-}" ] && [ "$said_before_" != tags ]; then
-          tags_=$(printf '%s' "$STATUS" | jq -r '.Self.Tags // [] | join(",")')
-          for tag_ in $(items "$TS_EXPECTED_TAGS"); do
-            case ",$tags_," in
-              *",$tag_,"*) ;;
-              *) write "$SHARED/login-error" "the node has tags '$tags_' and lacks $tag_"
-                event login-failed "" "$TS_EXPECTED_TAGS" "$tags_" "ERROR: the key gives the wrong tags" 14 ;;
-            esac
-          done
-          said_before_=tags
-        elif [ -z "${TS_EXPECTED_TAGS:-}" ]; then
+        if lacks_tag; then
+          # The login itself went well, so the watch has to refuse; here it is only said.
+          said_="the node has tags '$TAGS' and lacks $LACKING"
+          [ "$said_" = "$said_before_" ] || event login-failed "" "$TS_EXPECTED_TAGS" "$TAGS" "ERROR: $said_" 14
+          said_before_=$said_
+        else
+          said_before_=
           rm -f "$SHARED/login-error"
         fi ;;
       NeedsLogin | Stopped)
@@ -853,7 +872,10 @@ egress_loop() {
       fi
       restore_table
       status
-      if [ "$BACKEND" = Running ]; then
+      if [ "$BACKEND" = Running ] && lacks_tag; then
+        # Logged in as somebody else: the tailnet's rules were not written for this node.
+        note 14 "" "$TS_EXPECTED_TAGS" "$TAGS" "login failed: the node has tags '$TAGS' and lacks $LACKING"
+      elif [ "$BACKEND" = Running ]; then
         if [ "$RESUMED" = yes ]; then
           RESUMED=no
           adopt && continue
@@ -1083,9 +1105,9 @@ serve() {
 }
 
 watch() {
-  load_watch_settings
   # Old evidence first.
   rm -f "$SHARED/egress-selected" "$RUN/note.egress" "$RUN/note.lock"
+  load_watch_settings
   wait_for_table
   resumed_=no
   if [ -s "$LOCK_ID_FILE" ] && [ "$LOCK_MODE" = nomad ]; then

@@ -30,7 +30,7 @@ ACCEPT = "7smueHDRmlHw9/4O7S6Go6NmlwE="
 T = TypeVar("T")
 
 TAILSCALE = r"""
-case "$*" in *" ping "*) exit 0 ;; *" up "*)
+case "$*" in *" ping "*) [ ! -e "$W/no-ping" ]; exit ;; *" up "*)
   [ ! -s "$W/up-error" ] || { cat "$W/up-error"; exit 1; }
   echo Running > "$W/backend"; exit 0 ;;
 esac
@@ -53,9 +53,14 @@ case "$*" in
   "-f -")
     [ -e "$W/table" ] || exit 1
     now
-    while read -r verb what _ _ set _ _ _ life _; do
-      case "$verb" in flush) echo 0 > "$W/gate.$set" ;; add) echo $((NOW + ${life%ms})) > "$W/gate.$set" ;; esac
-    done ;;
+    name= until=0
+    while read -r verb _ _ _ set _ _ _ life _; do
+      name=$set
+      case "$verb" in add) until=$((NOW + ${life%ms})) ;; *) until=0 ;; esac
+    done
+    # One transaction: a set that is flushed and filled again was never empty for a packet.
+    if [ "$until" = 0 ]; then echo "gate $name shut"; else echo "gate $name open"; fi >> "$W/argv.log"
+    echo "$until" > "$W/.gate.$$" && mv "$W/.gate.$$" "$W/gate.$name" ;;
   "-f "*)
     [ ! -s "$W/nft-refuses" ] || { cat "$W/nft-refuses" >&2; exit 1; }
     cp "$2" "$W/loaded.nft"; : > "$W/table" ;;
@@ -76,13 +81,15 @@ case "$*" in
   *tailscaled.sock*)
     [ -s "$W/backend" ] || exit 7
     read -r backend < "$W/backend"; selected=; [ ! -s "$W/selected" ] || read -r selected < "$W/selected"
-    printf '{"BackendState":"%s","Self":{"Tags":["tag:gvfx-worker"],"Addrs":["192.0.2.7:41641"]},"Peer":{' "$backend"
+    read -r tags < "$W/tags"
+    printf '{"BackendState":"%s","Self":{"Tags":["%s"],"Addrs":["192.0.2.7:41641"]},"Peer":{' "$backend" "$tags"
     n=0
     for pair in ex1=100.64.0.1 ex2=100.64.0.2 ex3=100.64.0.3; do
       [ $n = 0 ] || printf ,
       n=1; on=false; [ "$selected" != "${pair#*=}" ] || on=true
-      printf '"%s":{"HostName":"%s","DNSName":"%s.t.net.","TailscaleIPs":["%s"],"ExitNode":%s,"ExitNodeOption":true}' \
-        "${pair%=*}" "${pair%=*}" "${pair%=*}" "${pair#*=}" $on
+      approved=true; [ ! -e "$W/unapproved.${pair#*=}" ] || approved=false
+      printf '"%s":{"HostName":"%s","DNSName":"%s.t.net.","TailscaleIPs":["%s"],"ExitNode":%s,"ExitNodeOption":%s}' \
+        "${pair%=*}" "${pair%=*}" "${pair%=*}" "${pair#*=}" $on $approved
     done
     echo '}}'; exit 0 ;;
   *api.sock*)
@@ -90,6 +97,7 @@ case "$*" in
     echo "$mode $*" >> "$W/lock.log"
     case "$mode" in refused) exit 7 ;; hang) exit 28 ;; esac
     for word; do case "$word" in @*) cat "${word#@}" >> "$W/token.log" ;; esac; done
+    [ ! -e "$W/no-lock-id" ] || { printf '{}\n%s' "$mode"; exit 0; }
     printf '{"Lock":{"ID":"lock-1"}}\n%s' "$mode"; exit 0 ;;
   *--connect-to*)
     read -r mode < "$W/direct"
@@ -100,8 +108,11 @@ esac
 selected=; [ ! -s "$W/selected" ] || read -r selected < "$W/selected"
 said=; [ ! -s "$W/says.$selected" ] || read -r said < "$W/says.$selected"
 [ -n "$said" ] || exit 28
+skip=0; [ ! -s "$W/skip" ] || read -r skip < "$W/skip"
+if [ "$skip" -gt 0 ]; then echo $((skip - 1)) > "$W/.skip" && mv "$W/.skip" "$W/skip"; exit 28; fi
 case "$*" in
   *Sec-WebSocket-Key*)
+    [ ! -e "$W/ws-silent" ] || exit 28
     while [ $# -gt 0 ]; do case "$1" in -D) head=$2 ;; -o) body=$2 ;; esac; shift; done
     printf 'HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n' > "$head"
     if [ -e "$W/ws-plain" ]; then printf 'HTTP/1.1 200 OK\r\n\r\n' > "$head"; fi
@@ -145,6 +156,7 @@ class Bench:
             path.chmod(0o755)
         self.world("argv.log", "")
         self.world("backend", "Running")
+        self.world("tags", "tag:gvfx-worker")
         self.world("nomad", "200")
         self.world("direct", "none")
         for exit_node, address in ((EXIT1, IP1), (EXIT2, IP2), (EXIT3, IP3)):
@@ -185,7 +197,7 @@ class Bench:
     # -------------------------------------------------------------------------------------------- the script
 
     def environment(self, changes: Mapping[str, str | None]) -> dict[str, str]:
-        """A working configuration with quick timers; None removes a setting."""
+        """A working configuration with quick probes and patient gates; None removes a setting."""
         tools = {
             f"GVFX_{name.upper()}": str(self.root / "bin" / name)
             for name in ("nft", "ip", "curl", "tailscale", "tailscaled")
@@ -211,9 +223,9 @@ class Bench:
             "TS_PROBE_TIMEOUT_SECONDS": "0.2",
             "TS_PROBE_FAILS": "2",
             "TS_SELECT_TRIES": "2",
-            "TS_GATE_SECONDS": "1",
-            "TS_BLOCKED_STOP_SECONDS": "2",
-            "TS_WAIT_SECONDS": "2",
+            "TS_GATE_SECONDS": "4",
+            "TS_BLOCKED_STOP_SECONDS": "5",
+            "TS_WAIT_SECONDS": "6",
             "TS_HOSTNAME": "gvfx-worker-c3",
             "TS_STATE_DIR": str(self.root / "state"),
             "LOCK_RENEW_SECONDS": "0.2",
@@ -256,6 +268,11 @@ class Bench:
         """The JSON lines of a background subcommand so far."""
         lines = self.logs[name].read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def calls(self, *texts: str) -> list[str]:
+        """What was called and which gate was moved, in order; only lines that hold one of the texts."""
+        lines = self.fact("argv.log").splitlines()
+        return [line for line in lines if not texts or any(text in line for text in texts)]
 
     def seen(self, name: str, event: str, **fields: object) -> list[dict[str, Any]]:
         """Events of that name whose fields have these values."""

@@ -1,12 +1,13 @@
 """The guard and the preflight check: the start is refused with the most telling reason."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 
 from tests.guard.bench import EXIT1, EXIT2, EXIT3, IP1, IP2, IP3, Bench, events_of, until
 
-QUICK = {"TS_WAIT_SECONDS": "2"}
+NOW: dict[str, str | None] = {"TS_WAIT_SECONDS": "0"}
 
 
 def all_refuse(bench: Bench, text: str) -> None:
@@ -59,6 +60,11 @@ def login(bench: Bench) -> None:
     (bench.root / "shared/login-error").write_text("backend error: authkey expired\n")
 
 
+def wrong_tags(bench: Bench) -> None:
+    """The login went well, but the key was for another kind of node."""
+    bench.world("tags", "tag:gvfx-app")
+
+
 @pytest.mark.parametrize(
     ("break_it", "code", "text"),
     [
@@ -67,9 +73,10 @@ def login(bench: Bench) -> None:
         (dead, 17, "Could not determine egress public IP for 100.64.0.3"),
         (wrong, 18, "Observed egress IP 198.51.100.77 is not in TS_EGRESS_EXPECTED_IPS"),
         (own, 19, "the node's own"),
-        (not_running, 13, "tailscaled"),
-        (absent, 13, "tailscaled"),
-        (login, 14, "authkey expired"),
+        (not_running, 13, "tailscaled is not ready yet"),
+        (absent, 13, "tailscaled is not ready yet"),
+        (login, 14, "login failed: backend error: authkey expired"),
+        (wrong_tags, 14, "the node has tags 'tag:gvfx-app' and lacks tag:gvfx-worker"),
     ],
 )
 def test_the_reason_is_in_the_code_and_the_log(
@@ -77,18 +84,60 @@ def test_the_reason_is_in_the_code_and_the_log(
 ) -> None:
     """Each way the path can be wrong has its own exit code; the gate stays shut."""
     break_it(bench)
-    bench.start_watch(**QUICK)
-    done = bench.run("guard", GVFX_RUN=str(bench.root / "run-guard"), **QUICK)
+    bench.start_watch(TS_EXPECTED_TAGS="tag:gvfx-worker")
+    until("a verdict", lambda: bench.ask("egress")[1].get("code") == code)
+    done = bench.run("guard", GVFX_RUN=str(bench.root / "run-guard"), **NOW)
     assert done.returncode == code, done.stdout
     last = events_of(done.stdout)[-1]
     assert last["event"] == "guard-failed" and last["code"] == code
     assert last["why"].startswith("ERROR: ") and text in last["why"]
     assert not bench.gate("egress_ok")
+    assert bench.calls("gate egress_ok open") == []
+
+
+def test_a_refusal_names_the_exit_and_both_addresses(bench: Bench) -> None:
+    """What to look at: which exit, what it should show, what it shows."""
+    wrong(bench)
+    bench.start_watch()
+    until("a round", lambda: bench.seen("watch", "exits-none"))
+    done = bench.run("guard", GVFX_RUN=str(bench.root / "run-guard"), **NOW)
+    last = events_of(done.stdout)[-1]
+    assert (last["exit"], last["want"], last["got"]) == (EXIT2, IP2, "198.51.100.77")
+
+
+def test_the_guard_waits_for_a_late_exit(bench: Bench) -> None:
+    """Within TS_WAIT_SECONDS a refusal is not final."""
+    dead(bench)
+    bench.start_watch(LOCK_MODE="none")
+    guard = bench.start("guard", GVFX_RUN=str(bench.root / "run-guard"), LOCK_MODE="none")
+    until("a round", lambda: bench.seen("watch", "exits-none"))
+    assert guard.poll() is None
+    bench.world(f"says.{EXIT3}", IP3)
+    assert guard.wait(timeout=8) == 0
+    assert bench.seen("guard", "guard-ok", exit=EXIT3)
+
+
+def test_a_late_tailscaled_is_said_to_be_late(bench: Bench) -> None:
+    """After the wait the reason names it."""
+    absent(bench)
+    bench.start_watch(TS_WAIT_SECONDS="0.5")
+    until("late", lambda: "did not become ready within 0.5s" in bench.ask("egress")[1].get("why", ""))
+
+
+def test_a_message_with_quotes_and_umlauts_stays_json(bench: Bench) -> None:
+    """tailscale's words go through the log, the note and the port; cut to length inside a character too."""
+    all_refuse(bench, 'invalid value "a\\b" \t' + "x" * 136 + "éé")
+    bench.start_watch()
+    until("a round", lambda: bench.seen("watch", "exits-none"))
+    status, body = bench.ask("egress")
+    assert (status, body["code"]) == (503, 15)
+    assert 'invalid value "a\\b"' in body["why"]
+    assert all(line.isascii() for line in bench.logs["watch"].read_text().splitlines())
 
 
 def test_no_watch_no_start(bench: Bench) -> None:
     """Nobody answers on the port: code 12 after the wait."""
-    done = bench.run("guard", TS_WAIT_SECONDS="1.2")
+    done = bench.run("guard", TS_WAIT_SECONDS="0.3")
     assert done.returncode == 12
     assert "does not answer" in events_of(done.stdout)[-1]["why"]
 
@@ -117,9 +166,11 @@ def test_a_limit_on_the_standby(bench: Bench) -> None:
 
 def test_ready_prints_and_decides(bench: Bench) -> None:
     """1 without a watch, 0 with a ready one."""
-    assert bench.run("ready").returncode == 1
+    done = bench.run("ready")
+    assert (done.returncode, json.loads(done.stdout)["ok"]) == (1, False)
     bench.start_watch()
     until("ready", lambda: bench.run("ready").returncode == 0)
+    assert json.loads(bench.run("ready").stdout)["ok"] is True
 
 
 # ------------------------------------------------------------------------------------------------ check
@@ -195,3 +246,21 @@ def test_check_fails_with_the_watchs_reason(bench: Bench) -> None:
     until("a round", lambda: bench.seen("watch", "exits-none"))
     done = bench.run("check", GVFX_RUN=str(bench.root / "run-check"))
     assert done.returncode == 18, done.stdout
+    last = events_of(done.stdout)[-1]
+    assert (last["event"], last["exit"], last["got"]) == ("check-failed", EXIT1, IP3)
+
+
+def test_check_without_a_watch(bench: Bench) -> None:
+    """Nobody answers: code 12, not a hang and not a success."""
+    done = bench.run("check")
+    assert done.returncode == 12, done.stdout
+
+
+def test_check_sees_what_http_shows_now(bench: Bench) -> None:
+    """The watch's proof is a moment old; the check asks by itself."""
+    bench.start_watch(LOCK_MODE="none", TS_EGRESS_CHECK_WS_URL="", TS_PROBE_INTERVAL_SECONDS="3")
+    until("egress", lambda: bench.ask("egress")[0] == 200)
+    bench.world(f"says.{EXIT1}", "198.51.100.77")
+    done = bench.run("check", GVFX_RUN=str(bench.root / "run-check"), TS_EGRESS_CHECK_WS_URL="")
+    assert done.returncode == 18, done.stdout
+    assert "(HTTP, " in events_of(done.stdout)[-1]["why"]

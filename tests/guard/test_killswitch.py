@@ -1,8 +1,12 @@
 """The kill switch: loaded as a whole and verified, or the allocation does not start."""
 
+import functools
+import json
 import shutil
 import subprocess
+import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,13 @@ def test_it_installs_what_run_needs_and_removes_old_evidence(bench: Bench) -> No
     assert (shared / "worker-egress-guard.sh").read_bytes() == SCRIPT.read_bytes()
     assert subprocess.run([shared / "busybox", "true"], check=False).returncode == 0
     assert (shared / "ts").stat().st_mode & 0o777 == 0o700
+
+
+def test_old_evidence_goes_even_if_the_settings_are_wrong(bench: Bench) -> None:
+    """A refused start must not leave the leases of the one before."""
+    (bench.root / "shared/lease.lock").write_text("9999999999999\n")
+    assert bench.run("killswitch", TS_TRANSPORT_CIDRS="x").returncode == 11
+    assert not (bench.root / "shared/lease.lock").exists()
 
 
 def test_only_resolvers_on_the_pod_network_are_allowed(bench: Bench) -> None:
@@ -60,8 +71,21 @@ def test_nobody_starts_without_the_table(bench: Bench) -> None:
     assert called == {"nft"}
 
 
+def test_only_root_may_use_the_doors_beside_the_gates(bench: Bench) -> None:
+    """Probes and Nomad's servers are open before anything is proven, so not to the worker's user."""
+    assert bench.run("killswitch", TS_NOMAD_SERVERS="100.64.0.11:4646").returncode == 0
+    doors = ("@probes", "@probe_ports", "@servers")
+    rules = [line for line in bench.fact("loaded.nft").splitlines() if any(door in line for door in doors)]
+    assert len(rules) == len(doors)
+    assert all("meta skuid 0 " in rule for rule in rules)
+
+
+# ------------------------------------------------------------------------------------------------ a real kernel
+
+PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+
 PACKETS = textwrap.dedent("""
-    import errno, json, socket, subprocess, sys, time
+    import errno, json, socket, subprocess, time
 
     def send(where, mark=0, family=socket.AF_INET):
         with socket.socket(family, socket.SOCK_DGRAM) as one:
@@ -74,10 +98,10 @@ PACKETS = textwrap.dedent("""
                 return errno.errorcode[problem.errno]
 
     def gates(*names, life=60000):
-        subprocess.run(["nft", "flush set inet gvfx_ks egress_ok; flush set inet gvfx_ks lock_ok"], check=True)
+        text = "flush set inet gvfx_ks egress_ok; flush set inet gvfx_ks lock_ok"
         for name in names:
-            add = f'add element inet gvfx_ks {name} {{ "tailscale0" timeout {life}ms }}'
-            subprocess.run(["nft", add], check=True)
+            text += f'; add element inet gvfx_ks {name} {{ "tailscale0" timeout {life}ms }}'
+        subprocess.run(["nft", text], check=True)
 
     def connect(where):
         with socket.socket() as one:
@@ -90,75 +114,102 @@ PACKETS = textwrap.dedent("""
                 return errno.errorcode.get(problem.errno, "?")
 
     NET, STORE = ("198.51.100.90", 9), ("100.64.0.7", 3210)
+    V6_UPLINK, V6_TUNNEL = ("2001:db8:a::1", 9), ("2001:db8:b::1", 9)
     said = {
-        "uplink": send(("192.0.2.1", 9)), "uplink marked": send(("10.77.0.9", 41641), 0x80000),
+        "uplink": send(("192.0.2.1", 9)),
+        "uplink marked": send(("10.77.0.9", 41641), 0x80000),
         "uplink marked elsewhere": send(("192.0.2.1", 41641), 0x80000),
-        "dns here": send(("172.26.64.1", 53)), "dns elsewhere": send(("192.0.2.53", 53)),
+        "uplink other mark": send(("10.77.0.9", 41641), 0x40000),
+        "dns here": send(("172.26.64.1", 53)),
+        "dns elsewhere": send(("192.0.2.53", 53)),
         "dns pod neighbour": send(("172.26.64.9", 53)),
-        "v6 uplink": send(("2001:db8::1", 9), 0x80000, socket.AF_INET6),
-        "tcp probe": connect(("198.51.100.80", 80)), "tcp server": connect(("100.64.0.1", 4646)),
-        "tcp other port": connect(("100.64.0.1", 22)),
+        "v6 uplink": send(V6_UPLINK, 0x80000, socket.AF_INET6),
+        "tcp probe": connect(("198.51.100.80", 80)),
+        "tcp probe other port": connect(("198.51.100.80", 81)),
+        "tcp server": connect(("100.64.0.1", 4646)),
+        "tcp server other port": connect(("100.64.0.1", 22)),
     }
     for label, names in (("closed", ()), ("egress", ["egress_ok"]), ("lock", ["lock_ok"]),
                          ("both", ["egress_ok", "lock_ok"])):
         gates(*names)
         said[f"net {label}"], said[f"store {label}"] = send(NET), send(STORE)
-    gates("egress_ok", "lock_ok", life=100)
-    first = send(NET)
-    end = time.monotonic() + 3
+    said["v6 tunnel both"] = send(V6_TUNNEL, 0, socket.AF_INET6)
+    gates("egress_ok", "lock_ok", life=200)
+    said["net fresh"] = send(NET)
+    end = time.monotonic() + 1.5
     while send(NET) == "sent" and time.monotonic() < end:
         time.sleep(0.02)
-    said["net fresh"], said["net expired"] = first, send(NET)
+    said["net expired"], said["store expired"] = send(NET), send(STORE)
     print(json.dumps(said))
 """)
 
 NAMESPACE = """
 set -e
 ip link set lo up
-for pair in "eth0 172.26.64.5/20" "tailscale0 100.64.0.9/32"; do
-  set -- $pair
+add() {
   ip link add $1 type veth peer name peer-$1
   ip addr add $2 dev $1
-  ip -6 addr add fd00:$(printf %x ${#1})::5/64 dev $1 nodad
+  ip -6 addr add $3 dev $1 nodad
   ip link set $1 up
   ip link set peer-$1 up
-done
-ip neigh add 172.26.64.1 lladdr 02:00:00:00:00:01 dev eth0
-ip neigh add 172.26.64.9 lladdr 02:00:00:00:00:09 dev eth0
+}
+add eth0 172.26.64.5/20 2001:db8:a::5/64
+add tailscale0 100.64.0.9/32 2001:db8:b::5/64
+for neighbour in 1 9; do ip neigh add 172.26.64.$neighbour lladdr 02:00:00:00:00:0$neighbour dev eth0; done
 ip route add default via 172.26.64.1
-ip -6 route add default dev eth0
 ip route add 100.64.0.0/10 dev tailscale0
 ip route add 198.51.100.0/24 dev tailscale0
+"""
+
+# Once more over opened gates: a reload must shut them.
+LOAD = """
 "BUSYBOX" sh "SCRIPT" killswitch >&2
-exec /usr/bin/python3 packets.py
+nft 'add element inet gvfx_ks egress_ok { "tailscale0" }; add element inet gvfx_ks lock_ok { "tailscale0" }'
+"BUSYBOX" sh "SCRIPT" killswitch >&2
+nft list set inet gvfx_ks egress_ok >&2
+exec "PYTHON" packets.py
 """
 
 
-@pytest.fixture(scope="module")
-def packets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a real kernel says to each packet, in a network namespace of its own, no root needed."""
-    import json
+@functools.cache
+def lacking() -> str:
+    """Why there can be no private namespace here; empty if there can be."""
+    if missing := [tool for tool in ("unshare", "nft", "ip") if not shutil.which(tool, path=PATH)]:
+        return f"not installed: {', '.join(missing)}"
+    trial = "ip link add gvfx0 type veth peer name gvfx1 && nft add table inet t"
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--net", "sh", "-c", trial],
+        env={"PATH": PATH},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    return "" if done.returncode == 0 else f"no private network namespace without root: {done.stderr.strip()}"
 
-    root = tmp_path_factory.mktemp("netns")
+
+def in_a_namespace(root: Path, script: Path) -> dict[str, str]:
+    """What the kernel says to each packet once this script has loaded its table. Needs no root."""
+    if why := lacking():
+        pytest.skip(why)
     (root / "packets.py").write_text(PACKETS)
     (root / "resolv.conf").write_text("nameserver 172.26.64.1\nnameserver 192.0.2.53\n")
     (root / "shared").mkdir()
-    real_ip = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin") or "ip"
+    load = LOAD.replace("BUSYBOX", BUSYBOX).replace("SCRIPT", str(script)).replace("PYTHON", sys.executable)
     done = subprocess.run(
-        [
-            *("unshare", "--map-root-user", "--net", "sh", "-c"),
-            NAMESPACE.replace("BUSYBOX", BUSYBOX).replace("SCRIPT", str(SCRIPT)),
-        ],
+        ["unshare", "--map-root-user", "--net", "sh", "-c", NAMESPACE + load],
         cwd=root,
         env={
-            "PATH": "/usr/sbin:/sbin:/usr/bin:/bin",
+            "PATH": PATH,
             "GVFX_SHARED": str(root / "shared"),
             "GVFX_RUN": str(root / "run"),
             "GVFX_RESOLV_CONF": str(root / "resolv.conf"),
-            "GVFX_IP": real_ip,
-            "TS_TRANSPORT_CIDRS": "10.77.0.0/24",
-            "TS_NOMAD_SERVERS": "100.64.0.1:4646",
-            "TS_EGRESS_CHECK_URLS": "http://198.51.100.80/",
+            "GVFX_IP": str(shutil.which("ip", path=PATH)),
+            # Overlapping networks and one target twice: neither may make nft refuse the table.
+            "TS_TRANSPORT_CIDRS": "10.77.0.0/24,10.77.0.0/16",
+            "TS_NOMAD_SERVERS": "100.64.0.1:4646,100.64.0.2:4646",
+            "TS_EGRESS_CHECK_URLS": "http://198.51.100.80/,http://198.51.100.80/ip,https://echo.test/",
+            "TS_EGRESS_CHECK_WS_URL": "ws://198.51.100.80/ws",
         },
         capture_output=True,
         text=True,
@@ -170,34 +221,42 @@ def packets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return said
 
 
+@pytest.fixture(scope="module")
+def packets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The table as it is."""
+    return in_a_namespace(tmp_path_factory.mktemp("netns"), SCRIPT)
+
+
 REFUSED = "EPERM", "EHOSTUNREACH", "EACCES"
+LEAVES = {
+    "uplink": False,
+    "uplink marked": True,
+    "uplink marked elsewhere": False,
+    "uplink other mark": False,
+    "dns here": True,
+    "dns elsewhere": False,
+    "dns pod neighbour": False,
+    "v6 uplink": False,
+    "tcp probe": True,
+    "tcp probe other port": False,
+    "tcp server": True,
+    "tcp server other port": False,
+    "net closed": False,
+    "net egress": False,
+    "net lock": False,
+    "net both": True,
+    "store closed": False,
+    "store egress": False,
+    "store lock": True,
+    "store both": True,
+    "v6 tunnel both": False,
+    "net fresh": True,
+    "net expired": False,
+    "store expired": False,
+}
 
 
-@pytest.mark.parametrize(
-    ("packet", "leaves"),
-    [
-        ("uplink", False),
-        ("uplink marked", True),
-        ("uplink marked elsewhere", False),
-        ("dns here", True),
-        ("dns elsewhere", False),
-        ("dns pod neighbour", False),
-        ("v6 uplink", False),
-        ("tcp probe", True),
-        ("tcp server", True),
-        ("tcp other port", False),
-        ("net closed", False),
-        ("net egress", False),
-        ("net lock", False),
-        ("net both", True),
-        ("store closed", False),
-        ("store egress", False),
-        ("store lock", True),
-        ("store both", True),
-        ("net fresh", True),
-        ("net expired", False),
-    ],
-)
+@pytest.mark.parametrize(("packet", "leaves"), LEAVES.items())
 def test_the_kernel_lets_out_only_this(packets: dict[str, str], packet: str, leaves: bool) -> None:
     """Each class of packet against the loaded table."""
     if leaves:
@@ -206,10 +265,63 @@ def test_the_kernel_lets_out_only_this(packets: dict[str, str], packet: str, lea
         assert packets[packet] in REFUSED, packets
 
 
-def test_the_script_is_clean() -> None:
-    """shellcheck has nothing to say."""
-    done = subprocess.run(
-        ["shellcheck", "-s", "sh", str(SCRIPT)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    assert Path(SCRIPT).stat().st_mode & 0o111
+def test_no_class_of_packet_is_left_unjudged(packets: dict[str, str]) -> None:
+    """What is sent above is what is expected above."""
+    assert packets.keys() == LEAVES.keys()
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A rule taken out of the table, and the packets that must then get out: so each was stopped by that rule."""
+
+    old: str
+    new: str
+    lets_out: frozenset[str]
+
+
+REJECT = "reject with icmpx type admin-prohibited"
+HOLES = {
+    "last rule accepts": Hole(
+        f"    counter name blocked {REJECT}\n  }}\n  chain tailnet",
+        "    accept\n  }\n  chain tailnet",
+        frozenset(
+            {"uplink", "uplink marked elsewhere", "uplink other mark", "dns elsewhere", "dns pod neighbour"}
+        ),
+    ),
+    "shut gate accepts": Hole(
+        f'    oifname "$TS_IF" counter name gated {REJECT}',
+        '    oifname "$TS_IF" accept',
+        frozenset({"tcp probe other port", "net closed", "net egress", "net lock", "net expired"}),
+    ),
+    "shut store accepts": Hole(
+        f"    oifname @lock_ok accept\n    counter name gated {REJECT}",
+        "    accept",
+        frozenset({"tcp server other port", "store closed", "store egress", "store expired"}),
+    ),
+    "no lock for the internet": Hole(
+        "oifname @egress_ok oifname @lock_ok", "oifname @egress_ok", frozenset({"net egress"})
+    ),
+    "no egress for the internet": Hole(
+        "oifname @egress_ok oifname @lock_ok", "oifname @lock_ok", frozenset({"net lock"})
+    ),
+    "IPv6 in the tunnel": Hole(
+        'oifname "$TS_IF" meta nfproto ipv6',
+        'oifname "none" meta nfproto ipv6',
+        frozenset({"v6 tunnel both"}),
+    ),
+    "any resolver": Hole("ip daddr @resolvers ", "", frozenset({"dns elsewhere", "dns pod neighbour"})),
+    "any place for tailscaled": Hole("ip daddr @transport ", "", frozenset({"uplink marked elsewhere"})),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES.keys())
+def test_each_rule_stops_what_it_is_for(tmp_path: Path, hole: Hole) -> None:
+    """Positive control: with the rule gone, exactly its packets leave."""
+    text = SCRIPT.read_text()
+    assert hole.old in text
+    # The script looks for both gates in what it has loaded; here it shall not.
+    script = tmp_path / "mutant.sh"
+    script.write_text(text.replace(hole.old, hole.new).replace('*"@egress_ok"*"@lock_ok"*', "*"))
+    said = in_a_namespace(tmp_path, script)
+    got_out = {packet for packet, answer in said.items() if answer == "sent"}
+    assert got_out - {packet for packet, leaves in LEAVES.items() if leaves} == hole.lets_out
