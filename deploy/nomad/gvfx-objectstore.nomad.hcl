@@ -512,11 +512,12 @@ job "gvfx-objectstore" {
         data        = <<-EOT
         #!/bin/sh
         # One list request per bucket, on one connection: an existing bucket answers 200 whether or not it is empty.
+        # Without --fail-early curl's exit code is the last request's, and only the last bucket would count.
         set -eu
         urls=
         for bucket in $BUCKETS; do urls="$urls http://127.0.0.1:9000/$bucket?list-type=2&max-keys=1"; done
         # shellcheck disable=SC2086
-        curl -sS --fail --connect-timeout 1 --max-time 2 -o /dev/null -K /secrets/s3.curlrc --aws-sigv4 "aws:amz:$REGION:s3" $urls > /dev/null || exit 2
+        curl -sS --fail --fail-early --connect-timeout 1 --max-time 2 -o /dev/null -K /secrets/s3.curlrc --aws-sigv4 "aws:amz:$REGION:s3" $urls > /dev/null || exit 2
         echo "buckets answer: $BUCKETS"
         EOT
       }
