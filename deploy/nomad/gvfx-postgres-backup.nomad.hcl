@@ -209,10 +209,11 @@ job "gvfx-postgres-backup" {
         got=$(s3 "$ENDPOINT/$BUCKET/$key" | sha256sum | cut -d' ' -f1) || fail 42 "reading $key back failed"
         [ "$got" = "$want" ] || fail 43 "$key read back differs"
         oldest=$(date -u -d "@$(($(date +%s) - KEEP_DAYS * 86400))" +%Y-%m-%d)
-        s3 "$ENDPOINT/$BUCKET?list-type=2&prefix=$DATABASE%2F" | sed 's/<Key>/\n<Key>/g' | sed -n 's/^<Key>\([^<]*\)<.*/\1/p' |
+        listed=$(s3 "$ENDPOINT/$BUCKET?list-type=2&prefix=$DATABASE%2F") || fail 44 "listing old backups failed"
+        printf '%s\n' "$listed" | sed 's/<Key>/\n<Key>/g' | sed -n 's/^<Key>\([^<]*\)<.*/\1/p' |
           while read -r old; do
             day=$(basename "$old" | cut -c1-10)
-            if expr "$day" \< "$oldest" > /dev/null; then s3 -o /dev/null -X DELETE "$ENDPOINT/$BUCKET/$old"; fi
+            if expr "$day" \< "$oldest" > /dev/null; then s3 -o /dev/null -X DELETE "$ENDPOINT/$BUCKET/$old" || exit 1; fi
           done || fail 44 "deleting old backups failed"
         printf '{"event":"backup","ok":true,"key":"%s","sha256":"%s","bytes":%s}\n' "$key" "$want" "$(wc -c < /alloc/data/dump)"
         EOT

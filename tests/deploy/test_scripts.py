@@ -214,7 +214,8 @@ done
 path=${url#http://s3/}
 echo "$method $path" >> "$W/calls"
 case "$method $path" in
-  *"?list-type"*) for key in $(cat "$W/keys"); do printf '<Contents><Key>%s</Key></Contents>' "$key"; done ;;
+  *"?list-type"*) [ ! -e "$W/list-fails" ] || exit 22; for key in $(cat "$W/keys"); do printf '<Contents><Key>%s</Key></Contents>' "$key"; done ;;
+  DELETE*) if [ -e "$W/delete-fails" ]; then rm "$W/delete-fails"; exit 22; fi ;;
   PUT*) [ ! -e "$W/put-fails" ] || exit 22; cat "$data" > "$W/object" ;;
   GET*) cat "$W/object"; [ ! -e "$W/damaged" ] || echo damage ;;
 esac
@@ -274,6 +275,15 @@ def test_a_bad_backup_deletes_nothing(tmp_path: Path, trouble: str, code: int) -
     got, said = backup(tmp_path)
     assert (got, json.loads(said.splitlines()[-1])["ok"]) == (code, False)
     assert not [call for call in calls(tmp_path) if call.startswith("DELETE")]
+
+
+@pytest.mark.parametrize("trouble", ["list-fails", "delete-fails"])
+def test_a_bucket_that_cannot_be_cleared_is_said(tmp_path: Path, trouble: str) -> None:
+    """Code 44, even if only the first of several deletions fails: the bucket would fill unseen."""
+    (tmp_path / "keys").write_text(f"{key_of(400)} {key_of(300)}")
+    (tmp_path / trouble).write_text("")
+    got, said = backup(tmp_path)
+    assert (got, json.loads(said.splitlines()[-1])["ok"]) == (44, False)
 
 
 # ------------------------------------------------------------------------------------------------ convex's probe
