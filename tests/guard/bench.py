@@ -108,6 +108,10 @@ esac
 selected=; [ ! -s "$W/selected" ] || read -r selected < "$W/selected"
 said=; [ ! -s "$W/says.$selected" ] || read -r said < "$W/says.$selected"
 [ -n "$said" ] || exit 28
+if [ -s "$W/mute-url" ]; then
+  read -r muted < "$W/mute-url"
+  case "$*" in *"$muted"*) exit 28 ;; esac
+fi
 skip=0; [ ! -s "$W/skip" ] || read -r skip < "$W/skip"
 if [ "$skip" -gt 0 ]; then echo $((skip - 1)) > "$W/.skip" && mv "$W/.skip" "$W/skip"; exit 28; fi
 case "$*" in

@@ -134,6 +134,19 @@ def test_a_wrong_answer_counts_at_once(bench: Bench) -> None:
     assert (lost["code"], lost["got"], lost["want"]) == (18, IP2, IP1)
 
 
+def test_the_next_url_is_asked_when_one_is_silent(bench: Bench) -> None:
+    """One echo service may be down: the answer of the other proves the exit just as well."""
+    bench.world("mute-url", "http://198.51.100.81/")
+    bench.start_watch(
+        TS_EGRESS_CHECK_URLS="http://198.51.100.81/,http://198.51.100.80/",
+        TS_EGRESS_CHECK_WS_URL="",
+        LOCK_MODE="none",
+    )
+    ready(bench)
+    assert tries(bench) == [EXIT1]
+    assert bench.calls("http://198.51.100.81/")
+
+
 def test_a_garbled_answer_is_no_answer(bench: Bench) -> None:
     """A captive portal's page is not an address."""
     bench.world(f"says.{EXIT1}", "<html>login</html>")
@@ -156,6 +169,15 @@ def test_a_wrong_address_over_websocket_counts_at_once(bench: Bench) -> None:
     (bench.root / "world/ws-bytes").write_bytes(b"\x81\x0c" + IP2.encode())
     until("lost", lambda: bench.seen("watch", "exit-lost", code=18, got=IP2, exit=EXIT1))
     assert "(WebSocket, " in bench.seen("watch", "exit-lost")[0]["why"]
+
+
+def test_a_wrong_address_over_websocket_is_no_proof(bench: Bench) -> None:
+    """HTTP right, WebSocket by another way: refused at the selection, the gate was never open."""
+    (bench.root / "world/ws-bytes").write_bytes(b"\x81\x0d198.51.100.77")
+    bench.start_watch()
+    until("a round", lambda: bench.seen("watch", "exits-none", code=18))
+    assert "(WebSocket, " in bench.seen("watch", "exit-refused")[0]["why"]
+    assert bench.calls("gate egress_ok open") == []
 
 
 def test_silence_over_websocket_alone_keeps_the_exit(bench: Bench) -> None:
@@ -440,6 +462,7 @@ def test_the_end_closes_first_and_releases_afterwards(bench: Bench) -> None:
     assert not bench.gate("egress_ok") and not bench.gate("lock_ok")
     assert bench.lease("lock") < 0 and bench.lease("egress") < 0
     assert "lock-release" in bench.fact("lock.log").splitlines()[-1]
+    assert not (bench.root / "local/lock-id").exists()
     calls = bench.fact("argv.log").splitlines()
     release = max(n for n, line in enumerate(calls) if "lock-release" in line)
     for gate in ("egress_ok", "lock_ok"):
@@ -496,6 +519,7 @@ def test_the_token_is_never_an_argument(bench: Bench) -> None:
     assert TOKEN in bench.fact("token.log")
     assert TOKEN not in bench.fact("argv.log")
     assert TOKEN not in bench.logs["watch"].read_text()
+    assert (bench.root / "run/token").stat().st_mode & 0o777 == 0o600
 
 
 def test_without_a_lock_only_egress_decides(bench: Bench) -> None:
