@@ -252,6 +252,16 @@ def test_the_backup_is_daily_and_never_twice_at_once() -> None:
     assert (periodic["prohibit_overlap"], periodic["time_zone"]) == (True, "UTC")
 
 
+def test_a_failing_backup_gives_up_before_the_next() -> None:
+    """A few tries on a few nodes within the day, then it is a failed job that somebody sees."""
+    group = spec("gvfx-postgres-backup").group
+    reschedule, restart = one(group, "reschedule"), one(group, "restart")
+    assert reschedule["unlimited"] is False
+    assert 1 <= reschedule["attempts"] <= 5
+    assert seconds(reschedule["interval"]) < 86400
+    assert (restart["mode"], restart["attempts"] >= 1) == ("fail", True)
+
+
 def test_the_backup_is_dumped_before_it_is_uploaded() -> None:
     """A prestart task that must succeed, then the main task."""
     tasks = spec("gvfx-postgres-backup").tasks

@@ -1,8 +1,10 @@
 """What the application's tasks run is left to variables; what they are told is the plan's."""
 
+import re
+
 import pytest
 
-from tests.deploy.spec import SERVICES, Expression, Spec, merged_parts, mutated, parse, spec
+from tests.deploy.spec import JOBS, SERVICES, Expression, Spec, Task, merged_parts, mutated, parse, spec
 
 # Job, task, prefix of its variables, image.
 APPLICATIONS = [
@@ -82,17 +84,30 @@ FIXED_ENV: dict[tuple[str, str], dict[str, str]] = {
         "BINGX_WS_ENABLED": "true",
     },
     ("gvfx-frontend", "frontend"): {
+        "NODE_ENV": "production",
+        "HOSTNAME": "0.0.0.0",  # noqa: S104
         "PORT": "3000",
         "NEXT_PUBLIC_API_BASE_URL": "http://gvfx-api.service.consul:8787",
         "API_BASE_URL": "http://gvfx-api.service.consul:8787",
         "NEXT_PUBLIC_MARKET_GOLD_PAIRS": "Gold-USDT,XAUTUSDT,PAXGUSDT",
         "NEXT_PUBLIC_MARKET_CRYPTO_PAIRS": "ALGO-USDT,BTC-USDT,ETH-USDT,SOL-USDT,XRP-USDT,BNB-USDT",
     },
-    ("gvfx-rl-service", "rl-service"): {"RL_SERVICE_PORT": "9101", "RL_SERVICE_HOST": "0.0.0.0"},  # noqa: S104
+    ("gvfx-rl-service", "rl-service"): {
+        "RL_ENV": "production",
+        "RL_SERVICE_PORT": "9101",
+        "RL_SERVICE_HOST": "0.0.0.0",  # noqa: S104
+        "RL_HEALTH_REQUIRE_ML": "true",
+    },
     ("gvfx-convex", "convex"): {
         "S3_ENDPOINT_URL": "http://gvfx-objectstore.service.consul:9000",
         "CONVEX_CLOUD_ORIGIN": "http://gvfx-convex.service.consul:3210",
+        "CONVEX_SITE_ORIGIN": "http://gvfx-convex.service.consul:3211",
         "DO_NOT_REQUIRE_SSL": "1",
+        # No call home, and what an S3 server other than Amazon's needs.
+        "DISABLE_BEACON": "true",
+        "AWS_S3_FORCE_PATH_STYLE": "true",
+        "AWS_S3_DISABLE_SSE": "true",
+        "AWS_S3_DISABLE_CHECKSUMS": "true",
     },
 }
 # What makes a process of the backend start in production, and never on test data.
@@ -116,6 +131,47 @@ def test_addresses_and_switches_are_the_plans(job: str, task: str) -> None:
     if task in ("api", "worker"):
         want = want | PRODUCTION
     assert {name: env.get(name) for name in want} == want
+
+
+def files_named(one: Spec, task: Task) -> set[str]:
+    """Files below /local and /secrets that the task is told to use, by environment, command or script."""
+    told = [str(value) for value in one.environment(task).values()]
+    told += [str(task.config.get(name, "")) for name in ("entrypoint", "command", "args")]
+    told += [str(body["data"]) for body in task.templates.values()]
+    for check in (check for service in one.group.get("service", []) for check in service.get("check", [])):
+        if check.get("task") == task.name:
+            told += check["args"]
+    for value in list(told):
+        if found := re.fullmatch(r".*\bvar\.(\w+_command)\)?", value):
+            told += [str(word) for word in one.variables[found[1]]["default"]]
+    return {path for text in told for path in re.findall(r"(?<![\w.-])/((?:local|secrets)/[\w./-]+)", text)}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_files_that_are_used_are_written(job: str) -> None:
+    """By a template of the same task; one that is no environment and that nobody names would be dead text."""
+    for task in spec(job).tasks.values():
+        written = set(task.templates)
+        read = {destination for destination, body in task.templates.items() if body.get("env")}
+        # The guard is told all that the watch is told; of the lock's files it uses none.
+        lock_files = {"secrets/nomad-ca.pem", "secrets/nomad-client.pem", "secrets/nomad-client-key.pem"}
+        unused = lock_files if task.name == "egress-guard" else set()
+        assert files_named(spec(job), task) - unused == written - read, task.name
+
+
+def test_a_renamed_file_is_seen() -> None:
+    """Nomad would write one and the task would look for the other."""
+    wrong = mutated("gvfx-worker", 'destination = "local/control-ca.pem"', 'destination = "local/ca.pem"')
+    task = wrong.tasks["tailscale"]
+    assert files_named(wrong, task) != set(task.templates)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_an_environment_file_is_called_so(job: str) -> None:
+    """NAME=VALUE lines end in .env, and nothing else does."""
+    for task in spec(job).tasks.values():
+        for destination, body in task.templates.items():
+            assert bool(body.get("env")) == destination.endswith(".env"), destination
 
 
 def test_convex_gets_every_bucket() -> None:
