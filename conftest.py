@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 
 from drills.defects import catalogue
@@ -11,8 +12,14 @@ pytest_plugins = [
     "pytester",
     "fixtures.plugin",
     "fixtures.target.pytest_target",
+    # After the target, whose fixture it completes.
+    "fixtures.faults.pytest_faults",
     "fixtures.rollout.pytest_rollout",
 ]
+
+# How long an example takes says more about a busy machine than about the code.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fixtures.errors import ProbeError, Unknown
+from fixtures.faults import AllocFreeze, Journal
 from fixtures.observe import inside, schemas
 from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.eventually import eventually
@@ -21,7 +22,6 @@ from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import reachable
 from fixtures.rollout import checks
 from fixtures.target import deadlines, names, pairs
-from fixtures.target.outage import paused
 from fixtures.target.target import Target
 
 pytestmark = [pytest.mark.phase2, pytest.mark.phase3, pytest.mark.usefixtures("phase2")]
@@ -405,7 +405,7 @@ def test_registered_addresses_are_tailnet_addresses(target: Target, measure: Mea
 
 @pytest.mark.disruptive
 @pytest.mark.rule("T1.15")
-def test_api_fails_loudly_without_its_store(target: Target, measure: Measure) -> None:
+def test_api_fails_loudly_without_its_store(target: Target, faults: Journal, measure: Measure) -> None:
     """Pauses the Convex container for seconds: every instance must answer gaps and alerts with an error."""
     target.require("deploy")
     token = target.api_token()
@@ -417,10 +417,11 @@ def test_api_fails_loudly_without_its_store(target: Target, measure: Measure) ->
     def ask(address: str) -> Sample:
         return checks.must_answer(target, address, token=token, timeout=OUTAGE / 3)
 
+    container = f"{names.CONVEX.task}-{running[0].id}"
     start = time.monotonic()
     # All at once: asked in turn, the last ones could be answered after the thaw.
     with (
-        paused(target.hosts, running[0], names.CONVEX.task, target.record, at_most=OUTAGE),
+        faults.applied(AllocFreeze(running[0].node_name, container, at_most=OUTAGE)),
         ThreadPoolExecutor(len(questions)) as pool,
     ):
         answers = list(pool.map(ask, questions))

@@ -1,0 +1,108 @@
+"""The fixtures, in an inner session whose target is a pretend world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fixtures.faults import HostDown, Journal, journal_directory
+from fixtures.observe.recording import InMemory
+
+from .conftest import FakeTime
+from .test_journal import CLEAN, abandon
+from .world import World
+
+PLUGIN = """
+import os, types
+from pathlib import Path
+import pytest
+from tests.faults.world import World
+
+@pytest.fixture(scope="session")
+def target(event_log):
+    world = World(Path(os.environ["WORLD"]))
+    able = os.environ.get("ABLE", "yes") == "yes"
+    return types.SimpleNamespace(label="pretend", hosts=world, power=world, can=lambda name: able)
+"""
+HEAD = "import pytest\nfrom fixtures.faults import HostDown, HostFreeze\n"
+
+
+class Inner:
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:
+        self._pytester = pytester
+        self.world = World(memory / "world")
+        monkeypatch.setenv("WORLD", str(memory / "world"))
+        monkeypatch.setenv("GVFX_CACHE", str(memory / "cache"))
+        self.journals = journal_directory("pretend")
+        pytester.makepyfile(pretend_target=PLUGIN)
+        pytester.syspathinsert()
+        pytester.makeini(
+            "[pytest]\nmarkers =\n  rule(id): x\n" + "".join(f"  phase{n}: x\n" for n in range(5))
+        )
+
+    def run(self, body: str) -> pytest.RunResult:
+        self._pytester.makepyfile(test_inner=HEAD + body)
+        plugins = ["fixtures.plugin", "pretend_target", "fixtures.faults.pytest_faults", "no:allure_pytest"]
+        options = [word for name in plugins for word in ("-p", name)]
+        return self._pytester.runpytest_inprocess(*options, "--run-dir", "evidence")
+
+    @property
+    def verdict(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads((self._pytester.path / "evidence" / "verdict.json").read_text())
+        return found
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, memory: Path) -> Inner:
+    return Inner(pytester, monkeypatch, memory)
+
+
+def rule(id_: str, body: str, fixtures: str) -> str:
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    name = id_.replace(".", "_")
+    return f'@pytest.mark.rule("{id_}")\ndef test_{name}({fixtures}, measure):\n    measure(n=1)\n{lines}\n'
+
+
+def test_what_a_test_leaves_standing_is_undone_before_the_next(inner: Inner) -> None:
+    first = 'faults.begin(HostDown("h1"))\nfaults.begin(HostFreeze("h2"))\nassert 0, "rule"'
+    second = 'assert target.power.host_state("h1") == target.power.host_state("h2") == "running"'
+    result = inner.run(rule("T1.1", first, "faults") + rule("T1.2", second, "target"))
+    result.assert_outcomes(passed=1, failed=1)
+    assert inner.verdict["problems"] == []
+    assert inner.world.picture() == CLEAN
+    assert list(inner.journals.iterdir()) == []
+
+
+def test_an_undo_that_fails_is_an_error_and_forbids_go(inner: Inner, clock: FakeTime) -> None:
+    # Started by nobody any more: what `start_host` does is gone.
+    body = 'faults.begin(HostDown("h1", id="x1"))\ntarget.power.start_host = lambda host: None'
+    result = inner.run(rule("T1.1", body, "faults, target"))
+    # One error of the test that left it, one of the session's end, which tried once more.
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*undo failed: host-down on h1 (x1)*"])
+    assert result.ret == 2
+    assert inner.verdict["problems"] == ["host-down on h1 (x1): begun, and never verified undone"]
+    assert len(list(inner.journals.iterdir())) == 1
+
+
+def test_the_next_session_heals_the_target_before_anyone_looks(inner: Inner) -> None:
+    left = Journal(inner.journals, "killed", inner.world, InMemory())
+    left.begin(HostDown("h1"))
+    abandon(left)
+    result = inner.run(rule("T1.1", 'assert target.power.host_state("h1") == "running"', "target"))
+    assert result.ret == 0
+    assert inner.world.picture() == CLEAN
+    assert list(inner.journals.iterdir()) == []
+
+
+def test_a_target_that_can_only_be_looked_at_is_not_swept(
+    inner: Inner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABLE", "no")
+    left = Journal(inner.journals, "killed", inner.world, InMemory())
+    left.begin(HostDown("h1"))
+    abandon(left)
+    assert inner.run(rule("T1.1", "", "target")).ret == 0
+    assert inner.world.host_state("h1") == "stopped"
