@@ -138,7 +138,7 @@ def test_token_is_demanded(target: Target, measure: Measure) -> None:
             address = checks.url(one, path)
             wrong = {
                 "no token": None,
-                "an empty token": {"Authorization": "Bearer "},
+                "an empty token": {"Authorization": "Bearer"},
                 "a wrong token": {"Authorization": f"Bearer {token[::-1]}x"},
                 "another scheme": {"Authorization": f"Basic {token}"},
             }

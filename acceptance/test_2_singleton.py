@@ -106,7 +106,7 @@ def test_one_holder_at_the_store(target: Target, measure: Measure) -> None:
         variable = target.nomad.variable(names.LOCK_PATH)
     except NomadNotFound:
         variable = {}
-    assert (variable.get("Lock") or {}).get("ID"), f"nobody holds {names.LOCK_PATH}"
+    assert variable and target.nomad.lock_is_held(names.LOCK_PATH), f"nobody holds {names.LOCK_PATH}"
     holder = (variable.get("Items") or {}).get("holder")
     assert holder == one.id, f"{names.LOCK_PATH} is held by {holder}, the worker runs in {one.id}"
     job = target.nomad.job(names.WORKER_JOB)
