@@ -152,23 +152,47 @@ def test_without_its_host_a_process_is_not_frozen_but_may_be_held(run: Path) -> 
 # -- the timer on the host -------------------------------------------------------------------------------
 
 
-def test_the_timer_undoes_without_us(run: Path, unit: Callable[[], int]) -> None:
-    host, fault = Local(), ProcessFreeze("here", "unit", at_most=0.2)
-    fault.apply(host)
-    await_(lambda: fault.residue(host) == "")
+SLEEP = """#!/bin/sh
+[ "$1" = 77 ] || exec /bin/sleep "$1"
+read -r _ <"$(dirname "$0")/bell"
+"""
+
+
+@pytest.fixture
+def timed(run: Path) -> Local:
+    """This machine, where a timer of 77 seconds is over when the bell is rung."""
+    os.mkfifo(run / "bell")
+    (run / "sleep").write_text(SLEEP)
+    (run / "sleep").chmod(0o755)
+    return Local("env", f"PATH={run}:{os.environ['PATH']}")
+
+
+def ring(run: Path, id_: str) -> None:
+    """Let the timer of this fault go off and come to its end."""
+    with (run / "bell").open("w") as bell:
+        bell.write("\n")
+    await_(lambda: not _timers(id_))
+
+
+def test_the_timer_undoes_without_us(timed: Local, run: Path, unit: Callable[[], int]) -> None:
+    fault = ProcessFreeze("here", "unit", at_most=77)
+    fault.apply(timed)
+    assert fault.residue(timed) == "stopped"
+    ring(run, fault.id)
+    assert fault.residue(timed) == ""
     assert not list(run.glob("gvfx-fault.*"))
-    fault.undo(host)
+    fault.undo(timed)
 
 
-def test_a_late_timer_spares_the_next_fault(run: Path, unit: Callable[[], int]) -> None:
-    host, first = Local(), ProcessFreeze("here", "unit", at_most=0.3)
-    first.apply(host)
-    first.undo(host)
+def test_a_late_timer_spares_the_next_fault(timed: Local, run: Path, unit: Callable[[], int]) -> None:
+    first = ProcessFreeze("here", "unit", at_most=77)
+    first.apply(timed)
+    first.undo(timed)
     second = ProcessFreeze("here", "unit")
-    second.apply(host)
-    await_(lambda: not _timers(first.id))
-    assert second.residue(host) == "stopped"
-    second.undo(host)
+    second.apply(timed)
+    ring(run, first.id)
+    assert second.residue(timed) == "stopped"
+    second.undo(timed)
 
 
 def _timers(id_: str) -> list[str]:

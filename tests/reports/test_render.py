@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from reports import render
+from reports.verdict import compute
+
+from .made import decided, fault, finished, run, selected
+
+VERDICT = compute(
+    run(
+        selected(T1_1=["t.py::a"], T1_2=["t.py::b[c1]", "t.py::b[c2]"], T1_3=["t.py::c"]),
+        decided("T1.1", figures={"instances": 2, "slowest_seconds": 0.012345, "hosts": ["a", "b"], "by": {"c1": 1}}),
+        decided("T1.2", "failed", "t.py::b[c1]", message="first | line\nsecond ``` line"),
+        decided("T1.2", nodeid="t.py::b[c2]"),
+        fault("applied"),
+        finished(1),
+    )
+)  # fmt: skip
+
+
+def test_the_table_ends_with_the_word() -> None:
+    assert render.lines(VERDICT) == [
+        "pass  T1.1   every instance of gvfx-api answers /health",
+        "             instances=2 slowest_seconds=0.01235 hosts=[a,b] by={c1=1}",
+        "FAIL  T1.2   every instance answers /ops/gaps/health with schema and truth",
+        "             [c1]={n=1} [c2]={n=1}",
+        "             [c1]: first | line",
+        "             second ``` line",
+        "????  T1.3   every instance answers /ops/alerts with schema",
+        "             t.py::c: never decided",
+        "problem: host-down on c1 (x1): begun, and never verified undone",
+        VERDICT.scope,
+        "verdict: NO-GO  (1 passed, 1 failed, 1 unknown)",
+    ]
+
+
+def test_long_figures_are_cut_where_the_line_is_full() -> None:
+    text = render.short_figures({"a": "x" * 100}, longest=10)
+    assert text == "a=xxxxxxx…" and len(text) == 10
+    assert render.short_figures({}) == ""
+
+
+def test_json_holds_everything_and_round_trips() -> None:
+    found = json.loads(json.dumps(render.to_json(VERDICT), allow_nan=False))
+    assert (found["verdict"], found["exit_code"], found["release"]) == ("NO-GO", 1, False)
+    assert [rule["outcome"] for rule in found["rules"]] == ["passed", "failed", "unknown"]
+    assert found["rules"][0]["figures"]["hosts"] == ["a", "b"]
+    assert found["rules"][1]["messages"] == ["[c1]: first | line\nsecond ``` line"]
+    assert found["problems"] == list(VERDICT.problems)
+
+
+def test_markdown_is_one_page_with_the_word_first() -> None:
+    page = render.to_markdown(VERDICT)
+    assert page.startswith("# NO-GO\n")
+    table = [line for line in page.splitlines() if line.startswith("| T")]
+    assert len(table) == 3
+    assert all(line.count("|") - line.count("\\|") == 6 for line in table)
+    assert "| T1.2 | **failed** |" in page
+    assert page.count("```") == 4, "a message opened a code block of its own"
+    assert "- host-down on c1 (x1)" in page
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    written = render.write(VERDICT, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
+    assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "NO-GO"
+    assert (tmp_path / "verdict.md").read_text() == render.to_markdown(VERDICT)
