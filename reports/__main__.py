@@ -1,4 +1,4 @@
-"""``python -m reports judge PATH [--json]``: judge a saved history again, offline.
+"""``python -m reports judge PATH [--json] [--picture FILE.svg]``: judge a saved history again, offline.
 
 PATH is a history (``events.ndjson``) or the run directory that holds it.
 Exit status: 0 GO, 1 NO-GO, 2 UNKNOWN (also: there is no history), 3 REFUSED.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from fixtures.history.log import EVENTS, read_events
-from reports import render
+from reports import picture, render
 from reports.verdict import compute
 
 
@@ -27,12 +27,15 @@ def main(argv: list[str]) -> int:
         "path", type=Path, metavar="PATH", help="a history, or the run directory that holds it"
     )
     judge.add_argument("--json", action="store_true", help="print verdict.json instead of the table")
+    judge.add_argument("--picture", type=Path, metavar="FILE.svg", help="also draw the table")
     given = parser.parse_args(argv)
     path: Path = given.path / EVENTS if given.path.is_dir() else given.path
     if not path.is_file():
         print(f"verdict: UNKNOWN  (there is no history at {path})", file=sys.stderr)
         return 2
     verdict = compute(read_events(path))
+    if given.picture:
+        picture.write(verdict, given.picture)
     if given.json:
         print(json.dumps(render.to_json(verdict), indent=2))
     else:

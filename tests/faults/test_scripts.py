@@ -386,6 +386,17 @@ def test_two_cuts_are_lifted_one_by_one(netns: Local, tmp_path: Path) -> None:
     faults.close()
 
 
+@pytest.mark.parametrize(
+    ("direction", "hooks"),
+    [("in", {"prerouting"}), ("out", {"postrouting"}), ("both", {"prerouting", "postrouting"})],
+)
+def test_one_way_is_one_way(direction: str, hooks: set[str]) -> None:
+    rules = LinkCut("here", ("10.9.0.2",), direction).rules()  # type: ignore[arg-type]
+    assert {hook for hook in ("prerouting", "postrouting") if hook in rules} == hooks
+
+
 def test_tables_that_cannot_be_listed_are_no_proof(run: Path) -> None:
+    (run / "nft").write_text("#!/bin/sh\nexit 1\n")
+    (run / "nft").chmod(0o755)
     with pytest.raises(ProbeError):
-        LinkCut("here").residue(Local("env", "PATH=/nowhere", "/bin/sh", "-c", "nft list tables || exit 1"))
+        LinkCut("here").residue(Local("env", f"PATH={run}:{os.environ['PATH']}"))
