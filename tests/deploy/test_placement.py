@@ -181,7 +181,10 @@ def test_the_stores_keep_their_data_on_the_volume() -> None:
     postgres = spec("gvfx-postgres")
     env = postgres.environment(postgres.tasks["postgres"])
     assert env["PGDATA"] == "/var/lib/postgresql/data/pgdata"
-    assert env["GVFX_VOLUME"] == "/var/lib/postgresql/data"
+    # The lock that keeps a second server off lies on the volume, too: beside it, it would lock nothing.
+    for job, task in (("gvfx-postgres", "postgres"), ("gvfx-objectstore", "objectstore")):
+        store = spec(job)
+        assert store.environment(store.tasks[task])["GVFX_VOLUME"] == MOUNTS[job][task]
     assert "-dir=/data/store" in spec("gvfx-objectstore").variables["objectstore_command"]["default"]
     # What volume-check looks at is the same directory, seen from its own mount.
     for job, directory in (("gvfx-postgres", "pgdata"), ("gvfx-objectstore", "store")):
