@@ -201,6 +201,30 @@ def test_the_server_gets_its_arguments_whole(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------ backup
 
+
+@pytest.mark.parametrize(("broken", "whole"), [(None, True), ("pg_dump", False), ("pg_restore", False)])
+def test_only_a_readable_dump_is_handed_on(tmp_path: Path, broken: str | None, whole: bool) -> None:
+    """Dumped under another name, its table of contents read, then renamed; nobody else may read it."""
+    shell, flag, line = spec("gvfx-postgres-backup").tasks["dump"].config["entrypoint"]
+    assert (shell, flag) == ("/bin/sh", "-c")
+    for tool, body in (
+        ("pg_dump", 'for word; do file=$word; done; echo data > "$file"'),
+        ("pg_restore", '[ -s "$2" ]'),
+    ):
+        stand_in(tmp_path, tool, "exit 1" if tool == broken else body)
+    done = subprocess.run(
+        [shell, flag, line.replace("/alloc/data", str(tmp_path))],
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert (done.returncode == 0) is whole
+    assert (tmp_path / "dump").exists() is whole
+    assert not whole or (tmp_path / "dump").stat().st_mode & 0o777 == 0o600
+
+
 S3 = r"""
 out= data= url= method=GET
 while [ $# -gt 0 ]; do

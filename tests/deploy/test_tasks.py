@@ -176,6 +176,14 @@ def test_a_renamed_file_is_seen() -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
+def test_every_task_says_what_it_runs(job: str) -> None:
+    """By entrypoint or command; and what a changed template does is one of two words."""
+    for task in spec(job).tasks.values():
+        assert task.config.get("entrypoint") or task.config.get("command"), task.name
+        assert {body["change_mode"] for body in task.templates.values()} <= {"noop", "restart"}, task.name
+
+
+@pytest.mark.parametrize("job", JOBS)
 def test_an_environment_file_is_called_so(job: str) -> None:
     """NAME=VALUE lines end in .env, and nothing else does."""
     for task in spec(job).tasks.values():
