@@ -20,20 +20,20 @@ def lines(verdict: Verdict) -> list[str]:
     for result in verdict.rules:
         required = "" if result.rule.required else " (not required)"
         found.append(f"{_MARKS[result.outcome]}  {result.rule.id:<6} {result.rule.title}{required}")
-        short = short_figures(result.figures)
-        if short:
-            found.append(f"             {short}")
+        measured = short_figures(result.figures)
+        if measured:
+            found.append(f"             {measured}")
         for message in result.messages:
             found += [f"             {line}" for line in message.splitlines()]
     found += [f"problem: {problem}" for problem in verdict.problems]
     found.append(verdict.scope)
-    found.append(f"verdict: {verdict.word}  ({_counts(verdict.rules)})")
+    found.append(f"verdict: {verdict.word}  ({counts(verdict.rules)})")
     return found
 
 
 def short_figures(figures: Mapping[str, JSON], longest: int = _LONGEST) -> str:
     """Figures as ``name=value``, cut where the line is full; floats with four significant digits."""
-    parts = [f"{name}={_short(value)}" for name, value in figures.items()]
+    parts = [f"{name}={short(value)}" for name, value in figures.items()]
     text = " ".join(parts)
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
@@ -68,7 +68,7 @@ def to_json(verdict: Verdict) -> dict[str, JSON]:
 
 def to_markdown(verdict: Verdict) -> str:
     """One page: the verdict first, then what stands in its way, then every rule."""
-    parts = [f"# {verdict.word}", "", f"Run `{verdict.run}`, {verdict.scope}. {_counts(verdict.rules)}.", ""]
+    parts = [f"# {verdict.word}", "", f"Run `{verdict.run}`, {verdict.scope}. {counts(verdict.rules)}.", ""]
     if verdict.problems:
         parts += ["## Problems", "", *(f"- {_cell(problem)}" for problem in verdict.problems), ""]
     parts += ["| rule | outcome | statement | measured | seconds |", "|---|---|---|---|---|"]
@@ -94,18 +94,20 @@ def write(verdict: Verdict, directory: Path) -> list[Path]:
     return [as_json, as_markdown]
 
 
-def _counts(rules: Iterable[RuleResult]) -> str:
+def counts(rules: Iterable[RuleResult]) -> str:
+    """How many rules came to which outcome."""
     outcomes = [result.outcome for result in rules]
     return ", ".join(f"{outcomes.count(one)} {one}" for one in ("passed", "failed", "unknown"))
 
 
-def _short(value: JSON) -> str:
+def short(value: JSON) -> str:
+    """One figure's value: floats with four significant digits, nothing quoted."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return "[" + ",".join(_short(one) for one in value) + "]"
+        return "[" + ",".join(short(one) for one in value) + "]"
     if isinstance(value, dict):
-        return "{" + " ".join(f"{name}={_short(one)}" for name, one in value.items()) + "}"
+        return "{" + " ".join(f"{name}={short(one)}" for name, one in value.items()) + "}"
     return str(value)
 
 

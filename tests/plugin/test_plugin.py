@@ -248,6 +248,12 @@ def test_junit_is_written_by_default_and_carries_rule_and_figures(inner: Session
     assert '<property name="rule" value="T1.1"' in xml and 'name="instances" value="2"' in xml
 
 
+def test_the_run_directory_holds_the_page(inner: Session) -> None:
+    assert inner.run(GOOD).ret == 0
+    page = (inner.run_dir / "report.html").read_text()
+    assert "<h1>GO</h1>" in page and "instances <b>2</b>" in page
+
+
 def test_a_given_junit_path_is_kept(inner: Session) -> None:
     assert inner.run(GOOD, "--junit-xml", "mine.xml").ret == 0
     assert (inner.pytester.path / "mine.xml").exists()

@@ -44,6 +44,25 @@ def test_no_history_is_unknown_and_says_where(tmp_path: Path, capsys: pytest.Cap
     assert str(tmp_path / "events.ndjson") in capsys.readouterr().err
 
 
+def test_the_table_as_a_picture_of_its_own(saved: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "verdict.svg"
+    assert main(["judge", "--picture", str(drawn), str(saved)]) == 0
+    text = drawn.read_text()
+    assert text.startswith("<svg") and "T1.1" in text
+    assert "@font-face" not in text and "https://" not in text
+
+
+def test_the_page_lies_beside_the_history_or_where_it_is_asked_for(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["html", str(saved)]) == 0
+    assert capsys.readouterr().out == f"GO: {saved / 'report.html'}\n"
+    other = tmp_path / "other.html"
+    assert main(["html", str(saved / "events.ndjson"), "-o", str(other)]) == 0
+    assert other.read_text() == (saved / "report.html").read_text()
+    assert main(["html", str(tmp_path / "nowhere")]) == 2
+
+
 def test_as_a_command(saved: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "reports", "judge", str(saved)],
