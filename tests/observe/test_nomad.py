@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import json
 import threading
 import time
@@ -14,7 +13,7 @@ import requests
 from nomad.api import exceptions as refusals
 
 from fixtures.errors import ProbeError, Unknown
-from fixtures.observe import nomad, nomad_exec, nomad_types
+from fixtures.observe import nomad, nomad_types
 from fixtures.observe.nomad_types import Allocation
 from fixtures.observe.recorder import AllocationRecorder
 from fixtures.observe.recording import InMemory
@@ -114,26 +113,6 @@ def test_an_unreachable_agent_is_a_recorded_unknown() -> None:
         probe.agent_self()
     assert [event.data["ok"] for event in record.events] == [False, False]
     probe.close()
-
-
-def test_exec_frames() -> None:
-    frames = nomad_exec.Frames()
-
-    def data(text: bytes) -> dict[str, str]:
-        return {"data": base64.b64encode(text).decode()}
-
-    assert not frames.feed(json.dumps({"stdout": data(b"a")}))
-    assert not frames.feed(json.dumps({"stderr": data(b"b"), "stdout": data(b"c")}))
-    assert not frames.feed(json.dumps({"stdout": {"close": True}}))
-    assert frames.feed(json.dumps({"exited": True, "result": {"exit_code": 3}}))
-    assert (bytes(frames.stdout), bytes(frames.stderr), frames.exit_code) == (b"ac", b"b", 3)
-    assert nomad_exec.Frames().feed(json.dumps({"exited": True, "result": {}}))
-
-
-def test_exec_url() -> None:
-    url = nomad_exec.exec_url("https://h:4646", "a/b", "t", ["x", "y z"], {"namespace": "default"})
-    assert url.startswith("wss://h:4646/v1/client/allocation/a/b/exec?command=%5B%22x%22%2C+%22y+z%22%5D")
-    assert url.endswith("&task=t&tty=false&namespace=default")
 
 
 class FakeNomad:
