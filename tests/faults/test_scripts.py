@@ -299,7 +299,7 @@ set -e
 mkfifo "$1/fifo"
 ip link add d0 type veth peer name d1
 ip addr add 10.9.0.1/24 dev d0; ip link set d0 up; ip link set lo up
-unshare -n sh -c 'echo >"$0"; exec sleep 1000' "$1/fifo" & peer=$!
+unshare -n sh -c 'echo >"$0"; exec sleep 1000' "$1/fifo" >&- & peer=$!  # else our reader waits for it too
 read -r _ <"$1/fifo" || :
 ip link set d1 netns $peer
 nsenter -n -t $peer sh -ec 'ip addr add 10.9.0.2/24 dev d1; ip link set d1 up'
