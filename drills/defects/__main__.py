@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from drills.defects.runner import CLEAN, Runner, run_all
 from fixtures.errors import SuiteError
 from fixtures.history.log import EventLog
 from fixtures.target.options import DEPLOY_DIR, ROOT, TargetOptions
-from fixtures.target.rehearsal import ensure_target
+from fixtures.target.rehearsal import ensure_target, held
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--clean", type=int, default=1, metavar="N", help="clean runs before (1)")
     parser.add_argument("--list", action="store_true", help="print the catalogue and stop")
     parser.add_argument("--run-dir", type=Path, help="where the histories go")
-    parser.add_argument("--timers", choices=("short", "production"), default="short")
+    parser.add_argument("--timers", choices=("short", "production"), default="production")
     parser.add_argument("--deploy-dir", type=Path, default=DEPLOY_DIR)
     given = parser.parse_args(argv)
     if given.list:
@@ -43,11 +44,8 @@ def main(argv: list[str]) -> int:
 
     with EventLog(directory / "matrix.ndjson", stamp) as record:
         try:
-            target = ensure_target(options, record)
-            try:
-                rows = run_all(Runner(target, record, options, directory, say), chosen, say)
-            finally:
-                target.close()
+            with held() as lock, closing(ensure_target(options, record)) as target:
+                rows = run_all(Runner(target, record, options, directory, say, lock), chosen, say)
         except SuiteError as error:
             say(str(error))
             return 2

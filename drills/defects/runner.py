@@ -25,7 +25,7 @@ CLEAN = Defect("clean", "nothing is wrong", "none", "every rule must pass", froz
 
 
 class Runner:
-    """One matrix run. `say` prints a line of progress."""
+    """One matrix run. `say` prints a line of progress, `lock` is the descriptor of the rehearsal's lock."""
 
     def __init__(
         self,
@@ -34,14 +34,14 @@ class Runner:
         options: TargetOptions,
         directory: Path,
         say: Callable[[str], None],
-        extra: tuple[str, ...] = (),
+        lock: int,
     ) -> None:
         self._target = target
         self._record = record
         self._options = options
         self._directory = directory
         self._say = say
-        self._extra = extra
+        self._lock = lock
 
     def run(self, defect: Defect, name: str) -> matrix.Row:
         """Apply, test, undo. An error while undoing is raised: the next line would be judged wrongly."""
@@ -72,10 +72,12 @@ class Runner:
         argv = [
             sys.executable, "-m", "pytest", "acceptance", "-m", "phase3", "--target", "rehearsal", "--keep",
             "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),
-            "--run-dir", str(directory), *self._extra,
+            "--run-dir", str(directory),
         ]  # fmt: skip
         with (directory / "pytest.log").open("w", encoding="utf-8") as log:
-            subprocess.run(argv, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False)
+            subprocess.run(
+                argv, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False, pass_fds=(self._lock,)
+            )
 
     def _undo(self, defect: Defect) -> None:
         """Back to the good specs, and prove it before anything else runs."""

@@ -16,6 +16,7 @@ from fixtures.errors import Refused
 from fixtures.rehearsal import state as states
 from fixtures.rehearsal.lifecycle import kept
 from fixtures.rehearsal.state import State, UseLock
+from fixtures.target.rehearsal import held
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,4 +136,36 @@ def test_a_holder_without_a_name_is_still_said(cache: Path) -> None:
     (cache / "rehearsal.lock").write_text("")
     with pytest.raises(Refused, match="process unknown"):
         UseLock().acquire()
+    lock.release()
+
+
+def test_a_child_uses_the_rehearsal_on_behalf_of_its_parent() -> None:
+    """And holds it after the parent let go: a killed runner leaves no run without its lock."""
+    source = (
+        "import sys; from fixtures.rehearsal.state import UseLock; lock = UseLock(); lock.acquire();"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", source]
+    with held() as descriptor:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=(descriptor,),
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        beside = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        assert "in use by process" in beside.stderr, "the variable alone is not the lock"
+        mine = UseLock()
+        mine.acquire()
+        mine.release()
+    with child, pytest.raises(Refused):
+        UseLock().acquire()
+    lock = UseLock()
+    lock.acquire()
     lock.release()
