@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         return 0
     chosen = [CLEAN] * given.clean + [BY_ID[one] for one in given.only or BY_ID]
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    directory = (given.run_dir or ROOT / "run" / f"defects-{stamp}").resolve()
+    directory = (given.run_dir or ROOT / "reports" / "out" / f"defects-{stamp}").resolve()
     options = TargetOptions(keep=True, timers=given.timers, deploy_dir=given.deploy_dir.resolve())
 
     def say(line: str) -> None:
