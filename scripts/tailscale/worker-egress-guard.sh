@@ -26,7 +26,8 @@
 #   TS_NODE_ADDRESSES            CSV: public addresses of the nodes themselves, for a clearer refusal (19)
 #   TS_PROBE_INTERVAL_SECONDS 2  TS_PROBE_TIMEOUT_SECONDS 2  TS_PROBE_FAILS 2   watching the selected exit
 #   TS_GATE_SECONDS 10           life of the kernel's egress gate after a good probe
-#   TS_WS_PROBE_SECONDS 30       period of the WebSocket probe while the HTTP probe is good
+#   TS_WS_PROBE_SECONDS 30       period of the WebSocket probe while the HTTP probe is good; after a silence it is asked
+#                                again at once, and TS_PROBE_FAILS silences in a row are a loss although HTTP answers
 #   TS_SELECT_TRIES 4            probes given to an exit that does not answer after it was selected
 #   TS_RETURN_SECONDS 0          0: stay on a fallback until it fails.  Else return to the primary after so long, and
 #                                only if the primary answers three tailscale pings; each failed return doubles the wait
@@ -305,9 +306,9 @@ load_watch_settings() {
   number TS_SELECT_TRIES 4; SELECT_TRIES=$N
   [ "$PROBE_INTERVAL" -ge 50 ] || die 11 "TS_PROBE_INTERVAL_SECONDS is below 0.05"
   [ "$PROBE_FAILS" -ge 1 ] && [ "$SELECT_TRIES" -ge 1 ] || die 11 "TS_PROBE_FAILS and TS_SELECT_TRIES must be at least 1"
-  # A gate that closes between two good probes would blink; a good probe may come from the last URL of the list.
-  [ "$GATE" -gt $((PROBE_INTERVAL + PROBE_TIMEOUT * CHECK_COUNT)) ] ||
-    die 11 "TS_GATE_SECONDS must be above TS_PROBE_INTERVAL_SECONDS + TS_PROBE_TIMEOUT_SECONDS for each of TS_EGRESS_CHECK_URLS"
+  # A gate that closes between two good probes would blink: a silent WebSocket and all but the last URL may come first.
+  [ "$GATE" -gt $((PROBE_INTERVAL + PROBE_TIMEOUT * (CHECK_COUNT + (${#WS_URL} > 0)))) ] ||
+    die 11 "TS_GATE_SECONDS must be above TS_PROBE_INTERVAL_SECONDS + TS_PROBE_TIMEOUT_SECONDS for each of the check URLs, WebSocket included"
   [ "$BLOCKED_STOP" -ge "$GATE" ] || die 11 "TS_BLOCKED_STOP_SECONDS must not be below TS_GATE_SECONDS"
   LOCK_MODE=${LOCK_MODE:-nomad}
   case "$LOCK_MODE" in nomad | none) ;; *) die 11 "LOCK_MODE is neither nomad nor none: $LOCK_MODE" ;; esac
@@ -487,7 +488,21 @@ tailscale_up() {
   [ -z "${TS_LOGIN_SERVER:-}" ] || set -- "$@" --login-server="$TS_LOGIN_SERVER"
   [ -z "${TS_ADVERTISE_TAGS:-}" ] || set -- "$@" --advertise-tags="$TS_ADVERTISE_TAGS"
   [ "$BACKEND" != NeedsLogin ] || set -- "$@" --auth-key="file:$KEY_FILE"
-  said_=$(timeout $((${TS_UP_TIMEOUT_SECONDS:-20} + 10)) "$TAILSCALE" --socket="$SOCKET" "$@" 2>&1)
+  # In the background: a shell that waits for a command in front takes no TERM until that has ended.
+  timeout -k 5 $((${TS_UP_TIMEOUT_SECONDS:-20} + ${GVFX_UP_GRACE_SECONDS:-10})) "$TAILSCALE" --socket="$SOCKET" "$@" > "$RUN/up.said" 2>&1 &
+  UP=$!
+  wait $UP
+  up_rc_=$?
+  UP=
+  said_=$(cat "$RUN/up.said")
+  return $up_rc_
+}
+
+stop_tailscale() {
+  kill -TERM "$DAEMON" ${UP:+"$UP"} 2> /dev/null
+  wait "$DAEMON"
+  event tailscaled-stopped
+  exit 0
 }
 
 tailscale_task() {
@@ -504,8 +519,8 @@ tailscale_task() {
     ${TS_CA_FILE:+SSL_CERT_FILE="$TS_CA_FILE"} ${TS_LOGIN_SERVER:+TS_PANIC_IF_HIT_MAIN_CONTROL=true} HOME="$STATE" \
     "$TAILSCALED" --no-logs-no-support --port="${TS_PORT:-41641}" --tun="$TS_IF" --statedir="$STATE" \
     --state="$STATE/tailscaled.state" --socket="$SOCKET" &
-  DAEMON=$!
-  trap 'kill -TERM $DAEMON 2> /dev/null; wait $DAEMON; event tailscaled-stopped; exit 0' TERM INT
+  DAEMON=$! UP=
+  trap stop_tailscale TERM INT
   last_='' said_before_='' stuck_=0
   while kill -0 $DAEMON 2> /dev/null; do
     status
@@ -710,6 +725,7 @@ adopt() {
     probe_http || return 1
     judge "$adopted_" || return 1
     CURRENT=$adopted_ EVER=yes FAILS=0
+    note 0 "$adopted_" "$(expected "$adopted_")" "$GOT" ""
     open_egress || { CURRENT=''; return 1; }
     proven "$CURRENT" "Kept exit node $CURRENT with validated egress IP $GOT"
     return 0
@@ -719,12 +735,11 @@ adopt() {
 
 # proven EXIT WHY: the books after an exit was proven.
 proven() {
-  now; WS_NEXT=$((NOW + WS_PERIOD)) SINCE=$NOW
+  now; WS_NEXT=$((NOW + WS_PERIOD)) WS_FAILS=0 SINCE=$NOW
   write "$SHARED/egress-selected" "SELECTED_EXIT_NODE=$1
 OBSERVED_EGRESS_IP=$GOT
 VALIDATED_AT=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
   want_=$(expected "$1")
-  note 0 "$1" "$want_" "$GOT" ""
   event exit-active "$1" "$want_" "$GOT" "$2"
 }
 
@@ -769,6 +784,8 @@ use() {
     prove "$1" WebSocket || return 1
   fi
   CURRENT=$1 EVER=yes FAILS=0
+  # Before the gate: who sees it open must not read the reason of an earlier refusal.
+  note 0 "$1" "$want_" "$GOT" ""
   open_egress || { CURRENT=''; return 1; }
   proven "$1" "Selected exit node $1 with validated egress IP $GOT"
 }
@@ -860,7 +877,7 @@ try_return() {
 }
 
 egress_loop() {
-  CURRENT='' KEEP='' EVER=no FAILS=0 BLOCKED=no PINGS=0 RESUMED=$1 RETURN_WAIT=$RETURN STATUS='' ROUND_CODE=0
+  CURRENT='' KEEP='' EVER=no FAILS=0 WS_FAILS=0 BLOCKED=no PINGS=0 RESUMED=$1 RETURN_WAIT=$RETURN STATUS='' ROUND_CODE=0
   now; LAST_GOOD=$NOW SINCE=$NOW ready_by_=$((NOW + WAIT))
   note 13 "" "" "" "tailscaled is not ready yet"
   while :; do
@@ -901,14 +918,22 @@ egress_loop() {
     if [ -n "$WS_URL" ] && [ "$NOW" -ge "$WS_NEXT" ] && [ "$FAILS" -eq 0 ]; then
       kind_=WebSocket
       WS_NEXT=$((NOW + WS_PERIOD))
-      probe_ws
+      if probe_ws; then
+        WS_FAILS=0
+      else
+        # Asked again after the next good HTTP probe, not after a whole period.
+        WS_FAILS=$((WS_FAILS + 1)) WS_NEXT=$NOW
+      fi
     else
       probe_http
     fi
     if [ -n "$GOT" ]; then
       judge "$CURRENT"
       code_=$?
-      if [ $code_ -eq 0 ]; then
+      if [ $code_ -eq 0 ] && [ "$WS_FAILS" -ge "$PROBE_FAILS" ]; then
+        # The market data comes by WebSocket: an exit that carries HTTP only is as good as dead.
+        lost 17 "" "no answer to $WS_FAILS WebSocket probes, while HTTP answers"
+      elif [ $code_ -eq 0 ]; then
         FAILS=0
         open_egress
         try_return

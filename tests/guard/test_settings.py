@@ -83,9 +83,14 @@ MALFORMED: list[Case] = [
     ("guard", {"TS_GATE_SECONDS": "0.3"}, "TS_GATE_SECONDS must be above"),
     (
         "guard",
-        {"TS_GATE_SECONDS": "0.5", "TS_EGRESS_CHECK_URLS": "http://x/,http://y/"},
-        "for each of TS_EGRESS_CHECK_URLS",
+        {
+            "TS_GATE_SECONDS": "0.5",
+            "TS_EGRESS_CHECK_URLS": "http://x/,http://y/",
+            "TS_EGRESS_CHECK_WS_URL": "",
+        },
+        "for each of the check URLs",
     ),
+    ("guard", {"TS_GATE_SECONDS": "0.5"}, "WebSocket included"),
     ("guard", {"TS_BLOCKED_STOP_SECONDS": "0.5"}, "TS_BLOCKED_STOP_SECONDS"),
     ("guard", {"LOCK_MODE": "maybe"}, "LOCK_MODE"),
     ("guard", {"LOCK_HOLD_SECONDS": "20"}, "LOCK_HOLD_SECONDS must be below"),
@@ -177,6 +182,7 @@ def test_a_gate_may_just_outlast_all_urls(bench: Bench) -> None:
     change: dict[str, str | None] = {
         "TS_GATE_SECONDS": "0.5",
         "TS_EGRESS_CHECK_URLS": "http://198.51.100.80/",
+        "TS_EGRESS_CHECK_WS_URL": "",
     }
     assert bench.run("guard", TS_WAIT_SECONDS="0", **change).returncode == 12
 

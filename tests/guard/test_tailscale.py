@@ -117,3 +117,26 @@ def test_it_ends_with_its_daemon(bench: Bench) -> None:
     (bench.root / "bin/tailscaled").write_text("#!/bin/sh\nexit 3\n")
     begin(bench)
     assert bench.running[-1].wait(timeout=5) == 13
+
+
+def test_a_login_that_hangs_does_not_delay_the_end(bench: Bench) -> None:
+    """The control plane gives no answer: TERM ends login and daemon at once, long before the login's own limit."""
+    path = bench.root / "bin/tailscale"
+    path.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "tailscale $*" >> {bench.root}/world/argv.log\nexec sleep 60\n'
+    )
+    begin(bench)
+    until("logging in", lambda: ups(bench))
+    process = bench.running[-1]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=5) == 0
+    assert bench.seen("tailscale", "tailscaled-stopped")
+
+
+def test_a_login_that_hangs_is_ended_and_named(bench: Bench) -> None:
+    """Even a CLI that knows no limit: the outer one ends it, and the refusal is told."""
+    path = bench.root / "bin/tailscale"
+    path.write_text("#!/bin/sh\necho timeout waiting for Tailscale\nexec sleep 60\n")
+    begin(bench, TS_UP_TIMEOUT_SECONDS="1", GVFX_UP_GRACE_SECONDS="0")
+    until("refused", lambda: bench.seen("tailscale", "login-failed", code=14))
+    assert "timeout waiting" in (bench.root / "shared/login-error").read_text()

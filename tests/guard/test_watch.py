@@ -180,12 +180,35 @@ def test_a_wrong_address_over_websocket_is_no_proof(bench: Bench) -> None:
     assert bench.calls("gate egress_ok open") == []
 
 
-def test_silence_over_websocket_alone_keeps_the_exit(bench: Bench) -> None:
-    """There is one WebSocket echo and it may be down: while HTTP answers right its silence is no loss."""
-    begin(bench, TS_WS_PROBE_SECONDS="0.1")
-    bench.world("ws-silent", "")
+def test_silence_over_websocket_alone_leaves_the_exit(bench: Bench) -> None:
+    """HTTP answers right all the time; as many silences as would end it over HTTP end it here, not one fewer."""
+    begin(bench, TS_WS_PROBE_SECONDS="0.2", TS_PROBE_FAILS="3")
     bench.world("argv.log", "")
-    until("five silences", lambda: len(bench.calls("Sec-WebSocket-Key")) >= 5)
+    bench.world("ws-silent", "")
+    until("lost", lambda: bench.seen("watch", "exit-lost", exit=EXIT1, code=17))
+    why = bench.seen("watch", "exit-lost")[0]["why"]
+    assert why == "no answer to 3 WebSocket probes, while HTTP answers"
+    calls = bench.calls("Sec-WebSocket-Key", "curl -sf --noproxy", "gate egress_ok shut")
+    before = calls[: calls.index("gate egress_ok shut")]
+    asked = [n for n, call in enumerate(before) if "Sec-WebSocket-Key" in call][-3:]
+    # Between two of them HTTP was asked once, and answered: the gate stayed open meanwhile.
+    assert [second - first for first, second in zip(asked, asked[1:], strict=False)] == [2, 2]
+    bench.world("ws-silent", "x")
+    (bench.root / "world/ws-silent").unlink()
+    ready(bench)
+
+
+def test_one_silence_over_websocket_is_a_doubt(bench: Bench) -> None:
+    """An answer in between settles it: silences count only in a row."""
+    begin(bench, TS_WS_PROBE_SECONDS="0.1")
+    silent = bench.root / "world/ws-silent"
+    for _ in range(3):
+        bench.world("argv.log", "")
+        silent.touch()
+        until("one silence", lambda: bench.calls("Sec-WebSocket-Key"))
+        silent.unlink()
+        bench.world("argv.log", "")
+        until("two answers", lambda: len(bench.calls("Sec-WebSocket-Key")) >= 2)
     assert not bench.seen("watch", "exit-lost")
     assert bench.gate("egress_ok")
 
