@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+from fixtures import console
 from fixtures.history.log import EVENTS, History, read_events
 from reports import html, picture, render
 from reports.verdict import Verdict, compute
@@ -65,4 +66,4 @@ def _page(given: argparse.Namespace, path: Path, history: History, verdict: Verd
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)

@@ -6,7 +6,6 @@ Exit status: 0 every line matches, 1 some line does not, 2 the matrix could not 
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from drills.defects import matrix
 from drills.defects.catalogue import BY_ID, DEFECTS
 from drills.defects.runner import CLEAN, Runner, run_all
+from fixtures import console
 from fixtures.errors import SuiteError
 from fixtures.history.log import EventLog
 from fixtures.target.options import DEPLOY_DIR, ROOT, TargetOptions
@@ -57,4 +57,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)

@@ -46,7 +46,7 @@ def test_passing_needs_a_check_of_its_own(checks: list[dict[str, str]], passing:
 
 
 def test_consul_refusals_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = config.load(options={"nomad_addr": "http://n:1", "consul_http_addr": "http://c:1"})
+    settings = config.described({"nomad_addr": "http://n:1", "consul_http_addr": "http://c:1"})
     transport = httpx.MockTransport(lambda request: httpx.Response(403, text="denied"))
     with pytest.raises(ProbeError, match="403"):
         ConsulProbe(settings, InMemory(), transport).services()

@@ -43,7 +43,7 @@ def probe() -> Iterator[nomad.NomadProbe]:
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     found = nomad.NomadProbe(
-        config.load(options={"nomad_addr": f"http://127.0.0.1:{server.server_port}"}), InMemory()
+        config.described({"nomad_addr": f"http://127.0.0.1:{server.server_port}"}), InMemory()
     )
     yield found
     found.close()

@@ -106,7 +106,7 @@ def test_python_nomads_one_exception_is_told_apart() -> None:
 
 def test_an_unreachable_agent_is_a_recorded_unknown() -> None:
     record = InMemory()
-    probe = nomad.NomadProbe(config.load(options={"nomad_addr": "http://127.0.0.1:9"}), record)
+    probe = nomad.NomadProbe(config.described({"nomad_addr": "http://127.0.0.1:9"}), record)
     with pytest.raises(nomad.NomadUnreachable):
         probe.nodes()
     with pytest.raises(nomad.NomadUnreachable):
@@ -178,7 +178,7 @@ def test_the_recorder_leaves_a_silent_stream_at_once() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     record = InMemory()
     address = f"http://127.0.0.1:{server.server_port}"
-    probe = nomad.NomadProbe(config.load(options={"nomad_addr": address}), record)
+    probe = nomad.NomadProbe(config.described({"nomad_addr": address}), record)
     recorder = AllocationRecorder(probe, record, "gvfx-worker", "worker")
     try:
         recorder.start()

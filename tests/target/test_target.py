@@ -12,10 +12,8 @@ from fixtures.target.target import Target
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> config.TargetConfig:
-    for name in config.TargetConfig.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    return config.load(options={"nomad_addr": "http://127.0.0.1:1"})
+def settings() -> config.TargetConfig:
+    return config.described({"nomad_addr": "http://127.0.0.1:1"})
 
 
 def test_a_live_target_can_nothing_and_says_why(settings: config.TargetConfig) -> None:
