@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fixtures.faults import Journal, journal
+from fixtures.faults import Journal, base, journal
 from fixtures.observe.recording import InMemory
 
+from .local import CABLE, Local
 from .world import World
 
 
@@ -57,3 +59,28 @@ def record() -> InMemory:
 @pytest.fixture
 def faults(tmp_path: Path, world: World, record: InMemory, clock: FakeTime) -> Journal:
     return Journal(tmp_path / "journals", "run-1", world, record)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(base, "RUN", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def netns(tmp_path: Path) -> Iterator[Local]:
+    """A namespace of our own with 10.9.0.1 and a cable to 10.9.0.2; skipped where that is not allowed."""
+    with subprocess.Popen(
+        ["unshare", "-rn", "sh", "-c", CABLE, "sh", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as holder:
+        assert holder.stdout is not None
+        try:
+            if holder.stdout.readline() != "ready\n":
+                pytest.skip("no user namespaces or no nft here")
+            yield Local("nsenter", "--preserve-credentials", "-U", "-n", "-t", str(holder.pid))
+        finally:
+            os.killpg(holder.pid, 9)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from fixtures.errors import FaultError, ProbeError, UndoError
-from fixtures.faults import AllocFreeze, Journal, LinkCut, ProcessFreeze, ProcessKill, base
-from fixtures.observe.eventually import eventually
+from fixtures.faults import AllocFreeze, Journal, LinkCut, ProcessFreeze, ProcessKill
 from fixtures.observe.recording import InMemory
-from fixtures.target.capabilities import Completed, HostState
+from fixtures.target.capabilities import Completed
+
+from .local import Local, await_
 
 INIT = """
 cd "$1"
@@ -24,34 +25,6 @@ while :; do
 done
 """
 """The rule of a rehearsal host's init, without the rest of it."""
-
-
-class Local:
-    """This machine as the one host, its commands behind a prefix."""
-
-    def __init__(self, *prefix: str) -> None:
-        self.prefix = prefix
-        self.state: HostState = "running"
-
-    def run(self, host: str, argv: list[str], timeout: float = 10.0) -> Completed:
-        done = subprocess.run(
-            [*self.prefix, *argv], capture_output=True, text=True, timeout=timeout, check=False
-        )
-        return Completed(done.returncode, done.stdout, done.stderr)
-
-    def host_state(self, host: str) -> HostState:
-        return self.state
-
-    def kill_host(self, host: str) -> None:
-        raise NotImplementedError
-
-    start_host = freeze_host = thaw_host = kill_host
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(base, "RUN", str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture
@@ -69,10 +42,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     made = Journal(tmp_path / "journals", "run", Local(), InMemory())
     yield made
     made.close()
-
-
-def await_(condition: Callable[[], bool]) -> None:
-    assert eventually("condition", condition, bool, within=10.0, record=InMemory(), every=0.01).met
 
 
 def state(pid: int) -> str:
@@ -292,40 +261,6 @@ def test_a_pause_that_does_not_end_is_an_error(
 
 
 # -- the network -----------------------------------------------------------------------------------------
-
-
-CABLE = """
-set -e
-mkfifo "$1/fifo"
-ip link add d0 type veth peer name d1
-ip addr add 10.9.0.1/24 dev d0; ip link set d0 up; ip link set lo up
-unshare -n sh -c 'echo >"$0"; exec sleep 1000' "$1/fifo" >&- & peer=$!  # else our reader waits for it too
-read -r _ <"$1/fifo" || :
-ip link set d1 netns $peer
-nsenter -n -t $peer sh -ec 'ip addr add 10.9.0.2/24 dev d1; ip link set d1 up'
-nft list tables
-echo ready
-wait
-"""
-
-
-@pytest.fixture
-def netns(tmp_path: Path) -> Iterator[Local]:
-    """A namespace of our own with 10.9.0.1 and a cable to 10.9.0.2; skipped where that is not allowed."""
-    with subprocess.Popen(
-        ["unshare", "-rn", "sh", "-c", CABLE, "sh", tmp_path],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as holder:
-        assert holder.stdout is not None
-        try:
-            if holder.stdout.readline() != "ready\n":
-                pytest.skip("no user namespaces or no nft here")
-            yield Local("nsenter", "--preserve-credentials", "-U", "-n", "-t", str(holder.pid))
-        finally:
-            os.killpg(holder.pid, 9)
 
 
 CONNECT = """

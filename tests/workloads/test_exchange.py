@@ -151,8 +151,15 @@ async def test_ip_echo_tells_the_peer(tmp_path: Path) -> None:
     async with client(app, "127.0.0.1") as http:
         await http.post("/_standin/lie", params={"address": "192.0.2.7"})
         assert (await http.get("/")).text == "192.0.2.7"
+        assert (await http.get("/_standin/lie")).json() == {
+            "lies": dict.fromkeys(("http", "ws"), "192.0.2.7")
+        }
         await http.post("/_standin/truth")
         assert (await http.get("/")).text == "127.0.0.1"
+        await http.post("/_standin/lie", params={"address": "192.0.2.7", "way": "ws"})
+        assert (await http.get("/")).text == "127.0.0.1"
+        assert (await http.get("/_standin/lie")).json() == {"lies": {"ws": "192.0.2.7"}}
+        assert (await http.post("/_standin/lie", params={"way": "dns"})).status_code == 400
     first = json.loads(path.read_text().splitlines()[0])
     assert (first["kind"], first["peer"], first["answer"]) == ("http", "203.0.113.11", "203.0.113.11")
 
