@@ -139,6 +139,9 @@ def _refused(
         seconds = time.monotonic() - start
         assert not any(map(_started, found)), "the worker started without a valid way out"
         refusing = next(one for one in found if _guard_refused(one))
+        guard = refusing.tasks[names.GUARD_TASK]
+        # Nomad also fails a task that never ran, with its siblings: blocked, but not by the guard.
+        assert guard.ever_started, f"the guard never ran: {[event.type for event in guard.events]}"
         log = _guard_log(target, refusing)
         census = worker_processes(target.hosts, pattern, target.record, cluster)
         where = [f"{one.host} pid {one.pid}" for one in census.workers]
