@@ -138,9 +138,10 @@ def test_term_reaches_the_worker(bench: Bench, answers: Answers) -> None:
     """The worker may end in its own way; its code is passed on."""
     answers.status = 200
     grant(bench)
-    body = "trap 'exit 9' TERM\nwhile :; do sleep 0.05; done"
+    trapping = bench.root / "trapping"
+    body = f"trap 'exit 9' TERM\n: > '{trapping}'\nwhile :; do sleep 0.05; done"
     process = bench.start("run", "--", str(worker(bench, body)))
-    until("up", lambda: pids(bench))
+    until("up, with its trap set", trapping.exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=5) == 9
 
