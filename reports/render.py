@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from fixtures.history.events import JSON
 from .verdict import RuleResult, Verdict
 
 _LONGEST = 60  # characters of figures on one line of the terminal table
+_CASE = re.compile(r"^\[[^]]*\]: ")
 _MARKS = {"passed": "pass", "failed": "FAIL", "unknown": "????"}
 
 
 def lines(verdict: Verdict) -> list[str]:
     """One line per rule, its messages, the problems, the scope, and the verdict last."""
     found: list[str] = []
+    said: dict[str, str] = {}
     for result in verdict.rules:
         required = "" if result.rule.required else " (not required)"
         found.append(f"{_MARKS[result.outcome]}  {result.rule.id:<6} {result.rule.title}{required}")
@@ -24,11 +27,18 @@ def lines(verdict: Verdict) -> list[str]:
         if measured:
             found.append(f"             {measured}")
         for message in result.messages:
-            found += [f"             {line}" for line in message.splitlines()]
+            found += [f"             {line}" for line in _once(message, result.rule.id, said).splitlines()]
     found += [f"problem: {problem}" for problem in verdict.problems]
     found.append(verdict.scope)
     found.append(f"verdict: {verdict.word}  ({counts(verdict.rules)})")
     return found
+
+
+def _once(message: str, rule: str, said: dict[str, str]) -> str:
+    """The message, or where it was already said: what every rule lacks is read once. Cases may differ."""
+    bare = _CASE.sub("", message)
+    first = said.setdefault(bare, rule)
+    return message if first == rule or "\n" not in bare else message.replace(bare, f"as {first}")
 
 
 def short_figures(figures: Mapping[str, JSON], longest: int = _LONGEST) -> str:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.scratch import made
+
 HERE = Path(__file__).parent
 
 
@@ -48,6 +50,11 @@ class Recipe:
     @property
     def module_dir(self) -> Path:
         return HERE / self.name
+
+    @property
+    def out(self) -> Path:
+        """Where its build is cached."""
+        return cache_root() / "toolchain" / f"{self.name}-{self.version}-{self.key()}"
 
     def key(self) -> str:
         """Content key of the build: pins, versions, flags."""
@@ -124,20 +131,24 @@ def _version_of(binary: Path, recipe: Recipe) -> str | None:
     return found.group(1) if found else None
 
 
-def _ready_made(recipe: Recipe) -> dict[str, Path] | None:
-    """Binaries of exactly the pinned version from GVFX_TOOLS_DIR or PATH, all of them or none."""
+def _given(recipe: Recipe) -> dict[str, Path] | None:
+    """Binaries from GVFX_TOOLS_DIR, all of them or none; another version there is an error, not passed over."""
     given = os.environ.get("GVFX_TOOLS_DIR")
-    if given:
-        places = [Path(given) / name for name in recipe.binaries]
-        if all(p.is_file() for p in places):
-            wrong = {p: _version_of(p, recipe) for p in places}
-            bad = [f"{p} is {v or 'unreadable'}" for p, v in wrong.items() if v != recipe.version]
-            if bad:
-                raise ToolchainError(
-                    f"{recipe.name}: {', '.join(bad)}, expected {recipe.version}; "
-                    f"put the right binary into GVFX_TOOLS_DIR={given} or unset it to build from source"
-                )
-            return dict(zip(recipe.binaries, places, strict=True))
+    places = [Path(given) / name for name in recipe.binaries] if given else []
+    if not places or not all(p.is_file() for p in places):
+        return None
+    found = {p: _version_of(p, recipe) for p in places}
+    bad = [f"{p} is {v or 'unreadable'}" for p, v in found.items() if v != recipe.version]
+    if bad:
+        raise ToolchainError(
+            f"{recipe.name}: {', '.join(bad)}, expected {recipe.version}; "
+            f"put the right binary into GVFX_TOOLS_DIR={given} or unset it to build from source"
+        )
+    return dict(zip(recipe.binaries, places, strict=True))
+
+
+def _on_path(recipe: Recipe) -> dict[str, Path] | None:
+    """Binaries of exactly the pinned version from PATH, all of them or none."""
     if not recipe.from_path:
         return None
     found: dict[str, Path] = {}
@@ -156,31 +167,29 @@ def _build(recipe: Recipe, out: Path, say: Callable[[str], None]) -> None:
             f"{recipe.name} {recipe.version}: no such binary found and no Go toolchain to build it with; "
             "run scripts/setup, or point GVFX_TOOLS_DIR at a directory that holds it"
         )
-    work = out.parent / f"{out.name}.{os.getpid()}.tmp"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    env = dict(os.environ, CGO_ENABLED="0", GOTOOLCHAIN="local", GOFLAGS="-mod=readonly -buildvcs=false")
+    # The user's settings for other builds (another system, a workspace) must not get into this one.
+    env = dict(
+        os.environ, CGO_ENABLED="0", GOTOOLCHAIN="local", GOFLAGS="-mod=readonly -buildvcs=false",
+        GO111MODULE="on", GOWORK="off", GOOS="linux", GOARCH="amd64", GOEXPERIMENT="",
+    )  # fmt: skip
     started = time.monotonic()
-    for name, package in recipe.binaries.items():
-        say(f"building {name} {recipe.version} from source (once; minutes on a small machine)")
-        command = [go, "build", "-trimpath", f"-ldflags={recipe.ldflags}"]
-        if recipe.tags:
-            command.append(f"-tags={recipe.tags}")
-        command += ["-o", str(work / name), package]
-        done = subprocess.run(
-            command, cwd=recipe.module_dir, env=env, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            shutil.rmtree(work, ignore_errors=True)
-            tail = "\n".join(done.stderr.strip().splitlines()[-12:])
-            raise ToolchainError(
-                f"{recipe.name} {recipe.version}: `{' '.join(command)}` in {recipe.module_dir} exited "
-                f"{done.returncode}:\n{tail}"
+    with made(out) as work:
+        work.mkdir()
+        for name, package in recipe.binaries.items():
+            say(f"building {name} {recipe.version} from source (once; minutes on a small machine)")
+            command = [go, "build", "-trimpath", f"-ldflags={recipe.ldflags}"]
+            if recipe.tags:
+                command.append(f"-tags={recipe.tags}")
+            command += ["-o", str(work / name), package]
+            done = subprocess.run(
+                command, cwd=recipe.module_dir, env=env, capture_output=True, text=True, check=False
             )
-    if out.exists():
-        shutil.rmtree(work)
-    else:
-        work.rename(out)
+            if done.returncode != 0:
+                tail = "\n".join(done.stderr.strip().splitlines()[-12:])
+                raise ToolchainError(
+                    f"{recipe.name} {recipe.version}: `{' '.join(command)}` in {recipe.module_dir} exited "
+                    f"{done.returncode}:\n{tail}"
+                )
     say(f"built {recipe.name} {recipe.version} in {time.monotonic() - started:.0f} s")
 
 
@@ -196,14 +205,12 @@ def ensure(
     for recipe in RECIPES:
         if recipe.name not in wanted:
             continue
-        out = cache_root() / "toolchain" / f"{recipe.name}-{recipe.version}-{recipe.key()}"
-        if not out.is_dir():
-            ready = _ready_made(recipe)
-            if ready is not None:
-                binaries.update(ready)
-                continue
-            _build(recipe, out, say)
-        binaries.update({name: out / name for name in recipe.binaries})
+        ready = _given(recipe)
+        if ready is None and not recipe.out.is_dir():
+            ready = _on_path(recipe)
+            if ready is None:
+                _build(recipe, recipe.out, say)
+        binaries.update(ready or {name: recipe.out / name for name in recipe.binaries})
     return binaries
 
 

@@ -322,3 +322,46 @@ def test_a_crashed_worker_is_unknown(inner: Session) -> None:
     result = inner.run(GOOD + kill, "-n", "1", "--max-worker-restart", "0", in_process=False)
     assert result.ret == 2, result.stdout.str()
     assert inner.verdict["verdict"] == "UNKNOWN"
+
+
+LACKING = """
+from fixtures.errors import Refused
+@pytest.fixture(scope="session")
+def target():
+    raise Refused("this machine", "no room", "room", "df -h")
+@pytest.mark.rule("T1.1")
+def test_one(target, measure): pass
+@pytest.mark.rule("T1.2")
+@pytest.mark.parametrize("host", ["c1", "c2"])
+def test_two(target, measure, host): pass
+"""
+
+
+def test_what_every_test_lacks_is_said_once_and_without_a_traceback(inner: Session) -> None:
+    result = inner.run(LACKING)
+    text = result.stdout.str()
+    assert result.ret == 3
+    assert inner.outcomes == {"T1.1": "unknown", "T1.2": "unknown"}
+    # Once where pytest lists errors, once in the verdict.
+    assert text.count("observed: no room") == text.count("df -h") == 2
+    assert "Traceback" not in text and "raise Refused" not in text
+    result.stdout.fnmatch_lines(["*as T1.1", "*[[]c2[]]: as T1.1", "*1 error, 2 blocked*"])
+
+
+def test_a_run_directory_that_cannot_be_made_is_named(inner: Session) -> None:
+    (inner.pytester.path / "file").write_text("")
+    inner.run_dir = inner.pytester.path / "file" / "run"
+    result = inner.run(GOOD, in_process=False)
+    assert result.ret == 4
+    assert f"--run-dir {inner.run_dir} cannot be made (Not a directory)" in result.stderr.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_full_disk_is_said_before_anything_is_measured(
+    inner: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fixtures.plugin._ROOM", 1 << 60)
+    result = inner.run(GOOD)
+    assert result.ret == 4
+    assert f"next: df -h {inner.run_dir}" in result.stderr.str()
+    assert not (inner.run_dir / "events.ndjson").exists()
