@@ -9,6 +9,8 @@ import pytest
 from toolchain import build
 from toolchain.build import RECIPES, ToolchainError
 
+OUTPUT = 'while [ "$1" != -o ]; do shift; done\n'
+"""Of the arguments of `go build`, leaves the file to write as $2."""
 NOMAD = next(recipe for recipe in RECIPES if recipe.name == "nomad")
 
 
@@ -73,7 +75,7 @@ def test_without_go_the_missing_tool_is_named(on_path: str | None, tmp_path: Pat
 
 def test_a_failed_build_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     go = tool(tmp_path / "bin", "", "go")
-    go.write_text("#!/bin/sh\necho half >\"$5\"; echo 'no space left on device' >&2; exit 1\n")
+    go.write_text(f"#!/bin/sh\n{OUTPUT}echo half >\"$2\"; echo 'no space left on device' >&2; exit 1\n")
     with pytest.raises(ToolchainError, match="no space left on device"):
         build.ensure(["nomad"])
     assert list(NOMAD.out.parent.iterdir()) == []
@@ -83,9 +85,7 @@ def test_other_builds_settings_do_not_get_into_this_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = tool(tmp_path / "bin", "", "go")
-    go.write_text(
-        '#!/bin/sh\nshift 3; while [ "$1" != -o ]; do shift; done\necho "$GOOS $GOARCH $GOWORK" >"$2"\n'
-    )
+    go.write_text(f'#!/bin/sh\n{OUTPUT}echo "$GOOS $GOARCH $GOWORK" >"$2"\n')
     for name in ("GOOS", "GOARCH", "GOWORK"):
         monkeypatch.setenv(name, "plan9")
     built = build.ensure(["nomad"])["nomad"]
