@@ -22,7 +22,7 @@ def test_ids_are_unique_and_belong_to_their_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "phase", "count"), [("T1", 2, 15), ("T2", 3, 8), ("T3", 3, 5), ("P1", 1, 4)]
+    ("test", "phase", "count"), [("T1", 2, 15), ("T2", 3, 8), ("T3", 3, 26), ("T4", 3, 10), ("P1", 1, 4)]
 )
 def test_numbers_have_no_holes(test: str, phase: int, count: int) -> None:
     found = [rule for rule in RULES if rule.test == test]
