@@ -55,8 +55,6 @@ QUICK, SLOW = 12, 18
 LIFETIME = 180.0
 """Seconds after which a fault here ends by itself, whatever becomes of the suite."""
 FRESH_NODE = "gvfx-acceptance-fresh"
-LEASE_OVER = 75
-"""The supervisor's exit code when it stopped the worker."""
 MOVES = 3
 RIGHTS = {"NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21}
 """Capabilities by the number of their bit: any of them would open what the watch has shut."""
@@ -410,13 +408,6 @@ def test_a_good_key_joins(
 # -- a worker that runs, and loses its way -----------------------------------------------------------------
 
 
-def _same(target: Target, before: Allocation) -> Allocation:
-    """The worker's allocation now, which must be the one it was."""
-    now = worker.the_one(target)
-    assert now.id == before.id, f"the worker moved from {before.id[:8]} to {now.id[:8]}"
-    return now
-
-
 def _only_by_exits(target: Target, ledger: EgressLedger, booked: dict[str, int], tries: Attempts) -> None:
     """Not one packet from elsewhere, and not one answer to it."""
     leaked = ledger.forbidden_since(booked)
@@ -449,7 +440,7 @@ def test_sidecar_killed_while_the_worker_runs(
                 record=target.record,
             ).proven()
         back = _answered_again(target, working, struck, within)
-    _same(target, working)
+    egress.same_worker(target, working)
     _only_by_exits(target, egress_ledger, booked, attack.tries())
     measure(
         back_seconds=round(back, 3), tries=attack.tries().total, stopped=attack.tries().stopped(), forbidden=0
@@ -494,16 +485,16 @@ def test_frozen_sidecar_stops_the_worker_in_time(
             # Its own tailscaled has to be asked as well, which costs another two seconds of silence.
             shut = egress.said(target, working, "tailscaled-away", struck, within=own.detection() + 4.0)
             egress.said(target, working, "blocked-stop", struck, within=own.stopped() + deadlines.MARGIN)
-            gone = _no_worker(target, working, struck, within=own.stopped())
+            gone = egress.worker_stopped(target, working, struck, within=own.stopped())
         eventually(
             "the worker is back",
-            lambda: _workers_at(target, working),
+            lambda: egress.workers_at(target, working),
             lambda found: found == 1,
             within=own.recovery()
             + deadlines.task_restart(target.nomad.job(names.WORKER_JOB), names.WORKER_TASK),
             record=target.record,
         ).proven()
-    _same(target, working)
+    egress.same_worker(target, working)
     _only_by_exits(target, egress_ledger, booked, attack.tries())
     stopped = gone - struck
     assert stopped <= own.stopped(), (
@@ -517,34 +508,6 @@ def test_frozen_sidecar_stops_the_worker_in_time(
         refused=attack.tries().stopped(),
         forbidden=0,
     )
-
-
-def _workers_at(target: Target, one: Allocation) -> int:
-    pattern = target.config.gvfx_worker_pattern
-    return len(worker_processes(target.hosts, pattern, target.record, [one.node_name]).workers)
-
-
-def _no_worker(target: Target, one: Allocation, since: float, within: float) -> float:
-    """When its process was gone, by the task's own end; AssertionError if it stays."""
-    eventually(
-        "no worker process is left",
-        lambda: _workers_at(target, one),
-        lambda found: found == 0,
-        within=within,
-        record=target.record,
-    ).proven()
-    ends = eventually(
-        "Nomad saw the worker end",
-        lambda: [
-            event.time
-            for event in target.nomad.allocation(one.id).tasks[names.WORKER_TASK].events
-            if event.exit_code == LEASE_OVER and event.time >= since
-        ],
-        bool,
-        within=deadlines.MARGIN,
-        record=target.record,
-    ).proven()
-    return ends[0]
 
 
 @pytest.mark.disruptive
@@ -561,7 +524,7 @@ def test_exit_cleared_behind_the_guards_back(
         with faults.applied(ExitCleared(working.node_name, sidecar)):
             lost = egress.said(target, working, "exit-lost", struck, within=own.detection())
             active = egress.said(target, working, "exit-active", lost.t, within=own.switch() + own.recovery())
-    _same(target, working)
+    egress.same_worker(target, working)
     _only_by_exits(target, egress_ledger, booked, attack.tries())
     assert "no exit node is selected" in lost.why, f"the guard says: {lost.why}"
     measure(
@@ -601,7 +564,7 @@ def test_kill_switch_flushed_behind_the_guards_back(
                 within=own.recovery(),
                 record=target.record,
             ).proven()
-    _same(target, working)
+    egress.same_worker(target, working)
     leaked = egress_ledger.forbidden_since(booked)
     assert not leaked, f"packets from addresses that are no exit: {leaked}"
     strange = set(attack.tries().saw) - checks.approved_addresses(target)

@@ -1,0 +1,227 @@
+"""Acceptance test 4: an exit fails, the next one takes over, and the same worker goes on."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+
+import pytest
+
+from fixtures.errors import Unknown
+from fixtures.faults import (
+    ExitUnapproved,
+    Fault,
+    HostDown,
+    Journal,
+    LinkCut,
+    NoWebSocket,
+    ProcessFreeze,
+    ProcessKill,
+    WrongAddress,
+)
+from fixtures.observe import ingested
+from fixtures.observe.eventually import eventually
+from fixtures.observe.ledger import EgressLedger
+from fixtures.observe.nomad_types import Allocation
+from fixtures.observe.recorder import AllocationRecorder
+from fixtures.rollout import egress, failover, worker
+from fixtures.rollout.failover import Mode, fails_over
+from fixtures.target import deadlines, names
+from fixtures.target.capabilities import Exit
+from fixtures.target.target import Target
+
+pytestmark = [pytest.mark.phase3, pytest.mark.disruptive, pytest.mark.usefixtures("phase3")]
+
+Measure = Callable[..., None]
+LIFETIME = 180.0
+"""Seconds after which a fault here ends by itself, whatever becomes of the suite."""
+TAILSCALED = "tailscaled"
+PROPAGATION = 3.0
+"""Seconds a change at the control server takes to reach a node, generously: measured are 0.9."""
+ROUNDS = 2
+
+
+@pytest.fixture
+def working(target: Target) -> Allocation:
+    """The one worker, with an exit in use."""
+    one = worker.the_one(target)
+    eventually(
+        "the worker has an exit",
+        lambda: egress.in_use(target, one),
+        bool,
+        within=egress.settings(target).recovery(),
+        record=target.record,
+    ).known()
+    return one
+
+
+def _stranger(exit_: Exit) -> str:
+    """An address beside the exit's own that nobody has."""
+    network = ipaddress.ip_network(f"{exit_.public}/24", strict=False)
+    return str(network.network_address + 99)
+
+
+def _unapproved(target: Target, exit_: Exit) -> Fault:
+    host, cli = target.tailnet.cli()
+    return ExitUnapproved(host, exit_.name, cli, at_most=LIFETIME)
+
+
+def _no_websocket(target: Target, exit_: Exit) -> Fault:
+    far, paths = egress.far_addresses(target), egress.websocket_paths(target)
+    return NoWebSocket(exit_.name, far, paths=paths, at_most=LIFETIME)
+
+
+MODES = (
+    Mode("killed", "T4.1", lambda target, one: ProcessKill(one.name, TAILSCALED, at_most=LIFETIME)),
+    Mode("frozen", "T4.2", lambda target, one: ProcessFreeze(one.name, TAILSCALED, at_most=LIFETIME)),
+    Mode("link-cut", "T4.3", lambda target, one: LinkCut(one.name, at_most=LIFETIME)),
+    Mode(
+        "one-way-loss", "T4.4",
+        # To every host below the tailnet: otherwise the answers would find their way by the relay.
+        lambda target, one: LinkCut(
+            one.name, egress.underlay_of_others(target, one.name), "out", at_most=LIFETIME
+        ),
+    ),
+    Mode(
+        "wrong-address", "T4.5",
+        lambda target, one: WrongAddress(one.name, one.public, _stranger(one), at_most=LIFETIME),
+        shows=_stranger, reason="is not in TS_EGRESS_EXPECTED_IPS",
+    ),
+    Mode("unapproved", "T4.6", _unapproved, notice=PROPAGATION, reason="it is no longer approved"),
+    Mode("host-down", "T4.7", lambda target, one: HostDown(one.name)),
+    Mode(
+        "websocket-silent", "T4.10", _no_websocket, ceiling=lambda own: own.websocket_detection(),
+        reason="WebSocket probes, while HTTP answers",
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "mode", [pytest.param(one, id=one.id, marks=pytest.mark.rule(one.rule)) for one in MODES]
+)
+def test_the_next_exit_takes_over(
+    target: Target,
+    working: Allocation,
+    faults: Journal,
+    worker_recorder: AllocationRecorder,
+    egress_ledger: EgressLedger,
+    measure: Measure,
+    mode: Mode,
+) -> None:
+    """Lets the primary exit fail in the way the case is named after: the worker must go on by the next one."""
+    measure(**fails_over(target, faults, worker_recorder, egress_ledger, working, mode))
+
+
+@pytest.mark.rule("T4.8")
+def test_the_primarys_return_causes_no_flapping(
+    target: Target, working: Allocation, faults: Journal, egress_ledger: EgressLedger, measure: Measure
+) -> None:
+    """Kills the primary, lets it return, kills it again and lets it return again: one change of exit in all."""
+    own = egress.settings(target)
+    if own.back:
+        raise Unknown(
+            "flapping",
+            f"the worker is told to return after {own.back:g} s",
+            "ts_return_seconds = 0, as planned",
+        )
+    primary, fallback, *_ = egress.exits_in_order(target, own)
+    egress.primary_in_use(target, faults, working, own)
+    booked, begun = egress_ledger.since_start(), time.time()
+    watched: list[float] = []
+    settled = begun
+    for round_ in range(ROUNDS):
+        with faults.applied(ProcessKill(primary.name, TAILSCALED, at_most=LIFETIME)):
+            if round_ == 0:
+                lost = egress.said(
+                    target, working, "exit-lost", begun, within=own.detection() + failover.LOG_DELAY
+                )
+                active = egress.said(
+                    target, working, "exit-active", lost.t, within=own.switch() + failover.LOG_DELAY
+                )
+                assert active.exit == fallback.tailnet, f"{active.exit} took over"
+                # The very line of the switch is no change after it.
+                settled = active.t + 0.001
+            else:
+                watched.append(failover.unchanged(target, working, settled, own.detection()))
+        egress.exit_is_up(target, primary)
+        watched.append(failover.unchanged(target, working, settled, own.quiet()))
+    assert egress.in_use(target, working) == fallback.tailnet, "the worker is on another exit"
+    egress.same_worker(target, working)
+    leaked = egress_ledger.forbidden_since(booked)
+    assert not leaked, f"packets from addresses that are no exit: {leaked}"
+    measure(returns=ROUNDS, changes=1, watched_seconds=[round(one, 1) for one in watched], forbidden=0)
+
+
+@pytest.mark.rule("T4.9")
+def test_all_exits_dead_blocks_and_the_first_back_recovers(
+    target: Target,
+    working: Allocation,
+    faults: Journal,
+    worker_recorder: AllocationRecorder,
+    egress_ledger: EgressLedger,
+    measure: Measure,
+) -> None:
+    """Cuts every exit off: blocked, stopped in time; then gives the last one back: the same allocation works on."""
+    own, clocks = egress.settings(target), egress.ingest_settings(target)
+    exits = egress.exits_in_order(target, own)
+    restarts = working.tasks[names.WORKER_TASK].restarts
+    booked, begun = egress_ledger.since_start(), time.time()
+    all_tried = own.detection() + own.switch(len(exits))
+    with egress.besieged(target, working, LIFETIME + own.stopped() + own.recovery()) as attack:
+        cuts = [
+            LinkCut(one.name, egress.underlay_of_others(target, one.name), at_most=LIFETIME) for one in exits
+        ]
+        for cut in cuts:
+            faults.begin(cut)
+        struck = time.time()
+        none = egress.said(target, working, "exits-none", begun, within=all_tried + failover.LOG_DELAY)
+        gone = egress.worker_stopped(target, working, begun, within=own.stopped() + failover.LOG_DELAY)
+        egress.said(
+            target, working, "blocked-stop", begun, within=failover.LOG_DELAY + own.switch(len(exits))
+        )
+        blocked = attack.tries()
+        faults.end(cuts[-1])
+        freed = time.time()
+        active = egress.said(target, working, "exit-active", gone, within=own.recovery() + failover.LOG_DELAY)
+        eventually(
+            f"REST and WebSocket ingest through {exits[-1].name}",
+            lambda: ingested.resumed(target.internet.exchange_records(freed), exits[-1].public, freed),
+            bool,
+            within=own.recovery()
+            + deadlines.replacement(target.nomad.job(names.WORKER_JOB))
+            + clocks.rest_gap(0),
+            record=target.record,
+        ).proven()
+        faults.undo_all()
+    assert active.exit == exits[-1].tailnet, (
+        f"{active.exit} is in use, {exits[-1].tailnet} is the one that is back"
+    )
+    now = egress.same_worker(target, working).tasks[names.WORKER_TASK]
+    assert now.restarts == restarts + 1, f"the worker was started {now.restarts - restarts} times, not once"
+    failover.never_two(target, worker_recorder, begun)
+    records = target.internet.exchange_records(none.t + failover.IN_FLIGHT)
+    early = [one for one in records if one.get("kind") in {"rest", "ws_open"} and float(one["t"]) < freed]
+    assert not early, f"{len(early)} calls at the exchange while every exit was dead"
+    leaked = egress_ledger.forbidden_since(booked)
+    assert not leaked, f"packets from addresses that are no exit: {leaked}"
+    if not blocked.stopped():
+        raise Unknown("tries while blocked", f"none of {blocked.total} was stopped", "tries that failed")
+    assert gone - struck <= own.stopped(), (
+        f"stopped after {gone - struck:.1f} s, allowed are {own.stopped():.1f} s"
+    )
+    assert active.t - freed <= own.recovery(), (
+        f"recovered after {active.t - freed:.1f} s of {own.recovery():.1f} s"
+    )
+    for one in exits:
+        egress.exit_is_up(target, one)
+    measure(
+        blocked_seconds=round(none.t - struck, 3),
+        stopped_seconds=round(gone - struck, 3),
+        stopped_ceiling=own.stopped(),
+        recovery_seconds=round(active.t - freed, 3),
+        recovery_ceiling=own.recovery(),
+        tries=blocked.total,
+        stopped_tries=blocked.stopped(),
+        forbidden=0,
+    )
