@@ -11,6 +11,7 @@ from fixtures.target.change import DeploymentChange
 pytest_plugins = [
     "pytester",
     "fixtures.plugin",
+    "fixtures.pytest_judged",
     "fixtures.target.pytest_target",
     # After the target, whose fixture it completes.
     "fixtures.faults.pytest_faults",

@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from fixtures.history import judge
 from fixtures.history.events import JSON, Event
 from fixtures.history.log import History
-from fixtures.history.results import Outcome, worst
+from fixtures.history.results import CheckResult, Outcome, worst
 from fixtures.history.rules import BY_ID, RULES, Rule
 
 Word = Literal["GO", "NO-GO", "UNKNOWN", "REFUSED"]
@@ -72,7 +73,11 @@ def compute(history: History, selected: Collection[str] | None = None) -> Verdic
     events: dict[str, list[Event]] = {}
     for event in history.of("rule"):
         events.setdefault(event.name, []).append(event)
-    results = tuple(_judge(_rule(one), events.get(one, []), chosen.get(one, frozenset())) for one in ids)
+    again = _judged_again(history, ids)
+    results = tuple(
+        _judge(_rule(one), events.get(one, []), chosen.get(one, frozenset()), again.get(one, []))
+        for one in ids
+    )
     problems = tuple(_problems(history, ids, events))
     required = [result for result in results if result.rule.required]
     run = history.events[0].run if history.events else ""
@@ -91,7 +96,9 @@ def _word(required: Collection[RuleResult], problems: Collection[str]) -> Word:
     return "UNKNOWN"
 
 
-def _judge(rule: Rule, events: list[Event], expected: Collection[str]) -> RuleResult:
+def _judge(
+    rule: Rule, events: list[Event], expected: Collection[str], again: Iterable[tuple[str, CheckResult]]
+) -> RuleResult:
     cases: dict[str, list[Event]] = {}
     for event in events:
         cases.setdefault(str(event.data.get("nodeid", "")), []).append(event)
@@ -114,6 +121,11 @@ def _judge(rule: Rule, events: list[Event], expected: Collection[str]) -> RuleRe
             outcomes.append("unknown")
             messages.append(f"{_case(event)}passed without a single measured figure")
     undecided = [event for event in events if _outcome(event) == "unknown"]
+    for checker, result in again:
+        # What the test found itself is said already.
+        if worst([*outcomes, result.outcome]) != worst(outcomes):
+            outcomes.append(result.outcome)
+            messages += [f"judged again, {checker}: {finding.sentence}" for finding in result.findings]
     return RuleResult(
         rule=rule,
         outcome=worst(outcomes),
@@ -124,6 +136,17 @@ def _judge(rule: Rule, events: list[Event], expected: Collection[str]) -> RuleRe
         duration_s=round(sum(_seconds(event) for event in events), 3),
         refused=bool(undecided) and not missing and all(e.data.get("error") == "Refused" for e in undecided),
     )
+
+
+def _judged_again(history: History, ids: Collection[str]) -> dict[str, list[tuple[str, CheckResult]]]:
+    """The answers to every claim of the chosen rules, each with its checker's name."""
+    found: dict[str, list[tuple[str, CheckResult]]] = {}
+    for event in history.of("note", judge.CLAIM):
+        rule = str(event.data.get("rule"))
+        if rule in ids:
+            result = judge.answer(history.events, event)
+            found.setdefault(rule, []).append((str(event.data.get("checker")), result))
+    return found
 
 
 def _outcome(event: Event) -> Outcome:
