@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from fixtures.errors import RehearsalError
-from fixtures.rehearsal import control
 from fixtures.rehearsal.control import insist
 
 
@@ -34,7 +33,7 @@ def test_what_was_done_although_the_answer_was_lost_is_done() -> None:
 
 def test_what_is_refused_for_good_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(0, 1000, 5))
-    monkeypatch.setattr(control.time, "monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("fixtures.rehearsal.control.time.monotonic", lambda: float(next(ticks)))
 
     def ask() -> object:
         raise _refusal("403 Permission denied")
