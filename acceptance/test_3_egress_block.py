@@ -44,6 +44,7 @@ from fixtures.target.target import Target
 pytestmark = [pytest.mark.phase3, pytest.mark.usefixtures("phase3")]
 
 Measure = Callable[..., None]
+Ready = Callable[[], Allocation]
 WRONG_ADDRESS = "192.0.2.77"
 """From a documentation range: the address of no exit."""
 NO_SUCH_EXIT = "gvfx-no-such-exit"
@@ -71,19 +72,9 @@ def direction(target: Target) -> Iterator[Direction]:
 
 
 @pytest.fixture
-def working(target: Target, direction: Direction) -> Allocation:
-    """The one worker, with its own settings and an exit in use."""
-    direction.restore()
-    one = worker.the_one(target)
-    own = egress.settings(target)
-    eventually(
-        "the worker has an exit",
-        lambda: egress.in_use(target, one),
-        bool,
-        within=own.recovery(),
-        record=target.record,
-    ).known()
-    return one
+def working(target: Target, direction: Direction) -> Ready:
+    """Gives the one worker, with its own settings and an exit in use: to be asked in the rule's own body."""
+    return lambda: egress.ready(target, direction)
 
 
 # -- the far end, and who may be seen there ---------------------------------------------------------------
@@ -156,12 +147,12 @@ def test_worker_goes_out_by_an_approved_exit_only(
     target: Target,
     egress_ledger: EgressLedger,
     leak_capture: Capture,
-    working: Allocation,
+    working: Ready,
     measure: Measure,
     moment: str,
 ) -> None:
     """Repeats, when the blocking tests are over, that the worker runs and its packets leave by an exit."""
-    one = working
+    one = working()
     before = target.internet.counters()
 
     def traffic() -> dict[str, int]:
@@ -421,17 +412,18 @@ def _only_by_exits(target: Target, ledger: EgressLedger, booked: dict[str, int],
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.19")
 def test_sidecar_killed_while_the_worker_runs(
-    target: Target, working: Allocation, faults: Journal, egress_ledger: EgressLedger, measure: Measure
+    target: Target, working: Ready, faults: Journal, egress_ledger: EgressLedger, measure: Measure
 ) -> None:
     """Kills the tailscale container under a running worker: blocked until it is back, in the same allocation."""
+    one = working()
     own, booked = egress.settings(target), egress_ledger.since_start()
     job = target.nomad.job(names.WORKER_JOB)
-    restarts = working.tasks[names.TAILSCALE_TASK].restarts
-    sidecar = egress.container(names.TAILSCALE_TASK, working.id)
+    restarts = one.tasks[names.TAILSCALE_TASK].restarts
+    sidecar = egress.container(names.TAILSCALE_TASK, one.id)
     within = deadlines.task_restart(job, names.TAILSCALE_TASK) + own.recovery()
-    with egress.besieged(target, working, within + deadlines.MARGIN) as attack:
+    with egress.besieged(target, one, within + deadlines.MARGIN) as attack:
         struck = time.time()
-        with faults.applied(TaskKill(working.node_name, sidecar)):
+        with faults.applied(TaskKill(one.node_name, sidecar)):
             eventually(
                 "Nomad has started the sidecar again",
                 lambda: worker.the_one(target).tasks[names.TAILSCALE_TASK],
@@ -439,8 +431,8 @@ def test_sidecar_killed_while_the_worker_runs(
                 within=deadlines.task_restart(job, names.TAILSCALE_TASK),
                 record=target.record,
             ).proven()
-        back = _answered_again(target, working, struck, within)
-    egress.same_worker(target, working)
+        back = _answered_again(target, one, struck, within)
+    egress.same_worker(target, one)
     _only_by_exits(target, egress_ledger, booked, attack.tries())
     measure(
         back_seconds=round(back, 3), tries=attack.tries().total, stopped=attack.tries().stopped(), forbidden=0
@@ -474,27 +466,28 @@ def _answered_again(target: Target, one: Allocation, since: float, within: float
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.20")
 def test_frozen_sidecar_stops_the_worker_in_time(
-    target: Target, working: Allocation, faults: Journal, egress_ledger: EgressLedger, measure: Measure
+    target: Target, working: Ready, faults: Journal, egress_ledger: EgressLedger, measure: Measure
 ) -> None:
     """Freezes the tailscale container: the gate shuts, the worker is stopped in time, and comes back afterwards."""
+    one = working()
     own, booked = egress.settings(target), egress_ledger.since_start()
-    sidecar = egress.container(names.TAILSCALE_TASK, working.id)
-    with egress.besieged(target, working, own.stopped() + own.detection() + LIFETIME) as attack:
+    sidecar = egress.container(names.TAILSCALE_TASK, one.id)
+    with egress.besieged(target, one, own.stopped() + own.detection() + LIFETIME) as attack:
         struck = time.time()
-        with faults.applied(AllocFreeze(working.node_name, sidecar, at_most=LIFETIME)):
+        with faults.applied(AllocFreeze(one.node_name, sidecar, at_most=LIFETIME)):
             # Its own tailscaled has to be asked as well, which costs another two seconds of silence.
-            shut = egress.said(target, working, "tailscaled-away", struck, within=own.detection() + 4.0)
-            egress.said(target, working, "blocked-stop", struck, within=own.stopped() + deadlines.MARGIN)
-            gone = egress.worker_stopped(target, working, struck, within=own.stopped())
+            shut = egress.said(target, one, "tailscaled-away", struck, within=own.detection() + 4.0)
+            egress.said(target, one, "blocked-stop", struck, within=own.stopped() + deadlines.MARGIN)
+            gone = egress.worker_stopped(target, one, struck, within=own.stopped())
         eventually(
             "the worker is back",
-            lambda: egress.workers_at(target, working),
+            lambda: egress.workers_at(target, one),
             lambda found: found == 1,
             within=own.recovery()
             + deadlines.task_restart(target.nomad.job(names.WORKER_JOB), names.WORKER_TASK),
             record=target.record,
         ).proven()
-    egress.same_worker(target, working)
+    egress.same_worker(target, one)
     _only_by_exits(target, egress_ledger, booked, attack.tries())
     stopped = gone - struck
     assert stopped <= own.stopped(), (
@@ -513,18 +506,19 @@ def test_frozen_sidecar_stops_the_worker_in_time(
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.21")
 def test_exit_cleared_behind_the_guards_back(
-    target: Target, working: Allocation, faults: Journal, egress_ledger: EgressLedger, measure: Measure
+    target: Target, working: Ready, faults: Journal, egress_ledger: EgressLedger, measure: Measure
 ) -> None:
     """Clears the selected exit in the worker's namespace: blocked, named, and selected anew by the guard."""
+    one = working()
     own, booked = egress.settings(target), egress_ledger.since_start()
-    sidecar = egress.container(names.TAILSCALE_TASK, working.id)
+    sidecar = egress.container(names.TAILSCALE_TASK, one.id)
     bound = own.detection() + own.switch()
-    with egress.besieged(target, working, bound + LIFETIME) as attack:
+    with egress.besieged(target, one, bound + LIFETIME) as attack:
         struck = time.time()
-        with faults.applied(ExitCleared(working.node_name, sidecar)):
-            lost = egress.said(target, working, "exit-lost", struck, within=own.detection())
-            active = egress.said(target, working, "exit-active", lost.t, within=own.switch() + own.recovery())
-    egress.same_worker(target, working)
+        with faults.applied(ExitCleared(one.node_name, sidecar)):
+            lost = egress.said(target, one, "exit-lost", struck, within=own.detection())
+            active = egress.said(target, one, "exit-active", lost.t, within=own.switch() + own.recovery())
+    egress.same_worker(target, one)
     _only_by_exits(target, egress_ledger, booked, attack.tries())
     assert "no exit node is selected" in lost.why, f"the guard says: {lost.why}"
     measure(
@@ -540,31 +534,32 @@ def test_exit_cleared_behind_the_guards_back(
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.22")
 def test_kill_switch_flushed_behind_the_guards_back(
-    target: Target, working: Allocation, faults: Journal, egress_ledger: EgressLedger, measure: Measure
+    target: Target, working: Ready, faults: Journal, egress_ledger: EgressLedger, measure: Measure
 ) -> None:
     """Deletes the kill switch in the worker's namespace: it is back before anything could leave."""
+    one = working()
     own, booked = egress.settings(target), egress_ledger.since_start()
-    watch = egress.container(names.WATCH_TASK, working.id)
+    watch = egress.container(names.WATCH_TASK, one.id)
     # Not by the uplink's name: while there is no kill switch only routes hold, and the worker follows them.
-    with egress.besieged(target, working, own.detection() + LIFETIME, device="") as attack:
+    with egress.besieged(target, one, own.detection() + LIFETIME, device="") as attack:
         struck = time.time()
-        with faults.applied(KillSwitchFlushed(working.node_name, watch)):
-            missing = egress.said(target, working, "killswitch-missing", struck, within=own.detection())
+        with faults.applied(KillSwitchFlushed(one.node_name, watch)):
+            missing = egress.said(target, one, "killswitch-missing", struck, within=own.detection())
             eventually(
                 "the kill switch is there again",
-                lambda: _table(target, working),
+                lambda: _table(target, one),
                 lambda text: "policy drop" in text,
                 within=own.detection(),
                 record=target.record,
             ).proven()
             eventually(
                 "an exit is in use",
-                lambda: egress.in_use(target, working),
+                lambda: egress.in_use(target, one),
                 bool,
                 within=own.recovery(),
                 record=target.record,
             ).proven()
-    egress.same_worker(target, working)
+    egress.same_worker(target, one)
     leaked = egress_ledger.forbidden_since(booked)
     assert not leaked, f"packets from addresses that are no exit: {leaked}"
     strange = set(attack.tries().saw) - checks.approved_addresses(target)
@@ -595,13 +590,14 @@ def _table(target: Target, one: Allocation) -> str:
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.15")
 def test_nothing_leaves_by_ipv6(
-    target: Target, working: Allocation, faults: Journal, egress_ledger: EgressLedger, measure: Measure
+    target: Target, working: Ready, faults: Journal, egress_ledger: EgressLedger, measure: Measure
 ) -> None:
     """Gives the worker's namespace IPv6 and a way out by the node: the node must not see one packet."""
+    one = working()
     booked = egress_ledger.since_start()
-    road = NamespaceIpv6(working.node_name, egress.container(names.WATCH_TASK, working.id), at_most=LIFETIME)
+    road = NamespaceIpv6(one.node_name, egress.container(names.WATCH_TASK, one.id), at_most=LIFETIME)
     with faults.applied(road) as open_:
-        with egress.besieged(target, working, LIFETIME) as attack:
+        with egress.besieged(target, one, LIFETIME) as attack:
             eventually(
                 "the worker's user has tried IPv6 again and again",
                 lambda: attack.tries().tried("ipv6"),
@@ -641,14 +637,15 @@ def _pinned(node: str) -> Mutation:
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.23")
 def test_tailnet_nodes_do_not_pile_up(
-    target: Target, working: Allocation, direction: Direction, measure: Measure
+    target: Target, working: Ready, direction: Direction, measure: Measure
 ) -> None:
     """Moves the worker to and fro between the egress nodes and restarts its sidecar: no new tailnet node."""
+    one = working()
     nodes = target.hosts.names("egress")
     if len(nodes) < 2:
         raise Unknown("egress nodes", f"{nodes}", "two to move between")
     job = target.nomad.job(names.WORKER_JOB)
-    at = nodes.index(working.node_name)
+    at = nodes.index(one.node_name)
     # The first move may register the other node for the first time; from then on nothing may come.
     visited: list[str] = []
     counts: list[int] = []
@@ -694,32 +691,32 @@ def _registered(target: Target) -> set[tuple[str, str]]:
 
 @pytest.mark.rule("T3.24")
 def test_internal_dependencies_answer_with_an_exit_in_use(
-    target: Target, working: Allocation, measure: Measure
+    target: Target, working: Ready, measure: Measure
 ) -> None:
     """From inside the worker: Convex and the RL service resolve and answer; Consul's check from outside passes."""
-    found = inside.dependencies(target.nomad, working.id, names.WORKER_TASK, names.WORKER_ADDRESSES)
+    one = working()
+    found = inside.dependencies(target.nomad, one.id, names.WORKER_TASK, names.WORKER_ADDRESSES)
     dead = [f"{one.variable} ({one.host}:{one.port}): {one.error}" for one in found if not one.ok]
     assert not dead, f"unreachable from the worker: {dead}"
-    checked = [one for one in target.instances(names.WORKER_JOB) if one.alloc_id == working.id]
+    checked = [one for one in target.instances(names.WORKER_JOB) if one.alloc_id == one.id]
     assert checked and all(one.passing for one in checked), "the worker's check from outside does not pass"
-    exit_ = egress.in_use(target, working)
+    exit_ = egress.in_use(target, one)
     measure(
         exit=exit_, dependencies={one.variable: list(one.addresses) for one in found}, checks=len(checked)
     )
 
 
 @pytest.mark.rule("T3.25")
-def test_each_exit_is_held_to_its_own_addresses(
-    target: Target, working: Allocation, measure: Measure
-) -> None:
+def test_each_exit_is_held_to_its_own_addresses(target: Target, working: Ready, measure: Measure) -> None:
     """What the watch expects of each exit is what the tailnet's owner says it shows, and of no other."""
+    one = working()
     own = egress.settings(target)
     public = {one.tailnet: one.public for one in target.tailnet.exits()}
     wrong = {
         one: sorted(own.expected[one]) for one in own.exits if set(own.expected[one]) != {public.get(one)}
     }
     assert not wrong, f"expected of each exit: {wrong}, they show: {public}"
-    active = [one for one in egress.events(target, working) if one.event == "exit-active"]
+    active = [one for one in egress.events(target, one) if one.event == "exit-active"]
     loose = [(one.exit, one.want) for one in active if set(one.want.split()) != {public.get(one.exit)}]
     assert not loose, f"proven against more than the exit's own address: {loose}"
     if not active:
@@ -728,15 +725,14 @@ def test_each_exit_is_held_to_its_own_addresses(
 
 
 @pytest.mark.rule("T3.26")
-def test_kill_switch_is_out_of_the_workers_reach(
-    target: Target, working: Allocation, measure: Measure
-) -> None:
+def test_kill_switch_is_out_of_the_workers_reach(target: Target, working: Ready, measure: Measure) -> None:
     """The worker's process is nobody and can never gain a right over the network, as the kernel says."""
+    one = working()
     pattern = target.config.gvfx_worker_pattern
-    census = worker_processes(target.hosts, pattern, target.record, [working.node_name])
+    census = worker_processes(target.hosts, pattern, target.record, [one.node_name])
     if len(census.workers) != 1:
-        raise Unknown(f"worker process on {working.node_name}", f"{len(census.workers)} found", "one")
-    done = target.hosts.run(working.node_name, ["cat", f"/proc/{census.workers[0].pid}/status"])
+        raise Unknown(f"worker process on {one.node_name}", f"{len(census.workers)} found", "one")
+    done = target.hosts.run(one.node_name, ["cat", f"/proc/{census.workers[0].pid}/status"])
     fields = dict(re.findall(r"(?m)^(\w+):\s*(.*)$", done.stdout))
     if "CapBnd" not in fields or "Uid" not in fields:
         raise Unknown(
