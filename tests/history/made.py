@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import hypothesis
 import polars as pl
 
 from fixtures.history.events import JSON, Event, Kind
 from fixtures.history.frames import rows
 from fixtures.history.results import CheckResult, Finding
 from fixtures.history.shapes import Shape, record
+
+Test = Callable[..., None]
+
+
+def given(*strategies: Any) -> Callable[[Test], Test]:
+    """``hypothesis.given`` with fewer examples: each one builds and judges a whole history."""
+
+    def decorate(test: Test) -> Test:
+        fewer: Any = hypothesis.settings(max_examples=30)  # its call is untyped
+        decided: Test = fewer(hypothesis.given(*strategies)(test))
+        return decided
+
+    return decorate
 
 
 class Memory:

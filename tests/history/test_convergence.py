@@ -3,14 +3,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.history.convergence import ConvergenceTerms, check_convergence
 from fixtures.history.frames import table
 from fixtures.history.results import CheckResult
 from fixtures.history.shapes import FaultPhase, Sample, Surface
-from tests.history.made import events, frame, kinds, of
+from tests.history.made import events, frame, given, kinds, of
 
 TERMS = ConvergenceTerms(what=("api", "worker"), within_s=30.0, hold_s=20.0, max_gap_s=2.0)
 

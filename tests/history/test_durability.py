@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from fixtures.history.durability import DurabilityTerms, check_durability
 from fixtures.history.frames import table
 from fixtures.history.results import CheckResult
 from fixtures.history.shapes import Away, Identity, Operation, Phase, Shape
-from tests.history.made import events, frame, kinds, of
+from tests.history.made import events, frame, given, kinds, of
 
 COMPONENTS = ("convex", "postgres", "objectstore")
 NEEDS = {"row": ("convex", "postgres"), "file": COMPONENTS}

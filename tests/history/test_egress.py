@@ -3,13 +3,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.history.egress import EgressTerms, check_egress
 from fixtures.history.results import CheckResult
 from fixtures.history.shapes import Counter, Deliberate
-from tests.history.made import frame, kinds, of
+from tests.history.made import frame, given, kinds, of
 
 SOURCES = ("exit1", "exit2", "wrong", "other")
 SINCE, UNTIL = 100.0, 200.0

@@ -3,13 +3,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.history.freshness import FreshnessTerms, check_freshness
 from fixtures.history.results import CheckResult
 from fixtures.history.shapes import Freshness, Muted, Quote, Stored
-from tests.history.made import frame, kinds, of
+from tests.history.made import frame, given, kinds, of
 
 ENDPOINTS = ("/data-sources/status", "store")
 PAIRS = ("BTC-USDT", "XAUTUSDT")

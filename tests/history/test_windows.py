@@ -4,13 +4,13 @@ import dataclasses
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from fixtures.history.results import CheckResult
 from fixtures.history.shapes import Coverage, Fetch, IngestionRun
 from fixtures.history.windows import WindowTerms, check_windows, lane
-from tests.history.made import frame, kinds, of
+from tests.history.made import frame, given, kinds, of
 
 LOCK = "__lock__"
 PERIOD = 60.0
