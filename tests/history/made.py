@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 import polars as pl
@@ -20,9 +20,8 @@ def given(*strategies: Any) -> Callable[[Test], Test]:
     """``hypothesis.given`` with fewer examples: each one builds and judges a whole history."""
 
     def decorate(test: Test) -> Test:
-        fewer: Any = hypothesis.settings(max_examples=30)  # its call is untyped
-        decided: Test = fewer(hypothesis.given(*strategies)(test))
-        return decided
+        fewer = cast(Callable[[Test], Test], hypothesis.settings(max_examples=30))
+        return fewer(hypothesis.given(*strategies)(test))
 
     return decorate
 
