@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import hypothesis
 import polars as pl
+from hypothesis.strategies import SearchStrategy
 
 from fixtures.history.events import JSON, Event, Kind
 from fixtures.history.frames import rows
@@ -16,12 +17,12 @@ from fixtures.history.shapes import Shape, record
 Test = Callable[..., None]
 
 
-def given(*strategies: Any) -> Callable[[Test], Test]:
+def given(*strategies: SearchStrategy[Any]) -> Callable[[Test], Test]:
     """``hypothesis.given`` with fewer examples: each one builds and judges a whole history."""
 
     def decorate(test: Test) -> Test:
-        fewer = cast(Callable[[Test], Test], hypothesis.settings(max_examples=30))
-        return fewer(hypothesis.given(*strategies)(test))
+        decided: Test = hypothesis.settings(max_examples=30)(hypothesis.given(*strategies)(test))
+        return decided
 
     return decorate
 
