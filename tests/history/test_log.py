@@ -96,6 +96,28 @@ def test_a_torn_last_line_is_reported_and_then_closed_by_the_next_writer(tmp_pat
     assert history.damaged == 1 and not history.intact
 
 
+@pytest.mark.parametrize(
+    "line", [b"[" * 100_000, b'{"kind":"probe"', b"\xff\xfe", b"1" * 5000, b"NaN", b"null"]
+)
+def test_a_line_of_nonsense_is_counted_and_harms_no_other(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "e"
+    with EventLog(path, "r") as log:
+        log.append("probe", "before", "x")
+        with path.open("ab") as file:
+            file.write(line + b"\n")
+        log.append("probe", "after", "x")
+    history = read_events(path)
+    assert names(path) == ["before", "after"]
+    assert history.damaged == 1 and not history.truncated
+
+
+def test_half_a_character_survives(tmp_path: Path) -> None:
+    path = tmp_path / "e"
+    with EventLog(path, "r") as log:
+        log.append("probe", "file \udcff", "x")
+    assert names(path) == ["file \udcff"] and read_events(path).intact
+
+
 def test_every_removed_line_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "e"
     with EventLog(path, "r") as log:
@@ -192,6 +214,25 @@ def test_any_json_round_trips(tmp_path_factory: pytest.TempPathFactory, value: o
         {},
         {"kind": "gossip", "name": "a", "source": "b", "run": "r", "wall": 1, "mono": 1, "data": {}},
         {"kind": "probe", "name": "a", "source": "b", "run": "r", "wall": True, "mono": 1, "data": {}},
+        {
+            "kind": "probe",
+            "name": "a",
+            "source": "b",
+            "run": "r",
+            "wall": 1,
+            "mono": float("nan"),
+            "data": {},
+        },
+        {
+            "kind": "probe",
+            "name": "a",
+            "source": "b",
+            "run": "r",
+            "wall": float("inf"),
+            "mono": 1,
+            "data": {},
+        },
+        {"kind": "probe", "name": "a", "source": "b", "run": "r", "wall": 10**400, "mono": 1, "data": {}},
         {"kind": "probe", "name": "a", "source": "b", "run": "r", "wall": 1, "mono": 1, "data": []},
         {"kind": "probe", "name": None, "source": "b", "run": "r", "wall": 1, "mono": 1, "data": {}},
         {
