@@ -2,7 +2,8 @@
 
 GO needs evidence for everything that was asked: an intact history with its end, every selected required rule
 decided and passed with a measured figure, every fault proven undone.  A failed rule makes NO-GO; anything
-missing makes UNKNOWN; when only refusals are missing, REFUSED.
+missing makes UNKNOWN; when only refusals are missing, REFUSED.  A rule that a test decided by a checker is judged
+again by that checker, over the events the test had: the worse answer counts.
 """
 
 from __future__ import annotations
