@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.history.events import KINDS, Event, Kind
@@ -53,6 +53,7 @@ def event(shape: type[Shape], data: dict[str, Any], mono: float = 1.0) -> Event:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda one: one.__name__)
+@settings(max_examples=25)  # of each shape; the code they go through is one
 @given(data=st.data())
 def test_what_fits_is_kept_in_order_and_what_does_not_is_counted(
     shape: type[Shape], data: st.DataObject

@@ -21,6 +21,8 @@ class Session:
         monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
         monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+        # Each process would read, and under PYTHONDONTWRITEBYTECODE rewrite, plugins that no test here is about.
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
         markers = "".join(f"    {line}\n" for line in settings["markers"])
         pytester.makeini(f"[pytest]\naddopts = --strict-markers -p fixtures.plugin\nmarkers =\n{markers}")
@@ -29,8 +31,10 @@ class Session:
         """Run one file; Allure is off in process, where its registry is shared with the outer session."""
         self.pytester.makepyfile(test_inner="import pytest\n" + source)
         options = ["--run-dir", str(self.run_dir), *args]
-        if not allure:
-            options = ["-p", "no:allure_pytest", *options]
+        if allure:
+            options = ["-p", "allure_pytest", *options]
+        if "-n" in args:
+            options = ["-p", "xdist", *options]
         if in_process:
             return self.pytester.runpytest_inprocess(*options)
         return self.pytester.runpytest_subprocess(*options)

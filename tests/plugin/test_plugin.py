@@ -145,7 +145,7 @@ def test_a_test_that_never_ran_is_unknown(inner: Session) -> None:
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "pytest.exit('enough')"])
 def test_an_interrupted_session_is_unknown(inner: Session, error: str) -> None:
     raising = one(error if "exit" in error else f"raise {error}").replace("T1.1", "T1.2")
-    result = inner.run(GOOD + raising, in_process=False)
+    result = inner.run(GOOD + raising, in_process="exit" in error)
     assert result.ret == 2
     assert inner.verdict["verdict"] == "UNKNOWN"
     assert inner.outcomes == {"T1.1": "passed"}
@@ -155,7 +155,7 @@ def test_an_internal_error_is_unknown_and_still_printed(inner: Session) -> None:
     inner.pytester.makeconftest(
         "def pytest_runtest_logfinish(nodeid):\n    raise RuntimeError('broken plugin')"
     )
-    result = inner.run(GOOD, in_process=False)
+    result = inner.run(GOOD)
     assert result.ret == 2
     result.stdout.fnmatch_lines(["verdict: UNKNOWN *"])
 
@@ -313,7 +313,7 @@ def test_xdist_refuses_disruptive_tests_beside_others(inner: Session) -> None:
     assert refused.ret == 4
     assert '-m "not disruptive"' in refused.stdout.str()
     assert not inner.run_dir.joinpath("events.ndjson").exists()
-    alone = inner.run(bad, "-n", "2", "--dist", "loadgroup", in_process=False)
+    alone = inner.run(bad, "-n", "1", "--dist", "loadgroup", in_process=False)
     assert alone.ret == 0, alone.stdout.str()
 
 
