@@ -188,6 +188,7 @@ def test_silence_over_websocket_alone_leaves_the_exit(bench: Bench) -> None:
     until("lost", lambda: bench.seen("watch", "exit-lost", exit=EXIT1, code=17))
     why = bench.seen("watch", "exit-lost")[0]["why"]
     assert why == "no answer to 3 WebSocket probes, while HTTP answers"
+    until("shut", lambda: bench.calls("gate egress_ok shut"))
     calls = bench.calls("Sec-WebSocket-Key", "curl -sf --noproxy", "gate egress_ok shut")
     before = calls[: calls.index("gate egress_ok shut")]
     asked = [n for n, call in enumerate(before) if "Sec-WebSocket-Key" in call][-3:]
@@ -317,7 +318,8 @@ def test_a_restarted_watch_goes_on_where_it_was(bench: Bench) -> None:
     """Same lock, same exit, no gate shut in between."""
     bench.silence(EXIT1)
     bench.start_watch()
-    ready(bench)
+    # The gates open before it is said that they are.
+    until("acquired", lambda: bench.seen("watch", "lock-acquired"))
     bench.close()
     bench.world(f"says.{EXIT1}", IP1)
     bench.world("argv.log", "")
