@@ -272,6 +272,7 @@ def test_two_clients_at_the_exchange_are_found_by_its_own_log(world: World, data
     found = kinds(world.judge(), "failed")
     assert set(found) == {"clients"}
     assert set(of(found["clients"], "client")) == {first.client, "other"}
+    assert f"for {second.t - second.seconds - at:.3f} s" in found["clients"].sentence
 
 
 @given(worlds(), st.data())
@@ -333,6 +334,20 @@ def pair(first_end: float, second_start: float, **changes: object) -> World:
 def test_the_tolerance_is_the_contracts() -> None:
     assert pair(50.0, 45.0).judge().outcome == "passed"
     assert pair(50.0, 44.999).judge().outcome == "failed"
+
+
+def test_the_distance_is_the_contracts() -> None:
+    for start, outcome in ((30.0, "passed"), (29.999, "failed")):
+        world = pair(1.0, start)
+        world.terms = world.terms.model_copy(update={"apart_s": 30.0})
+        assert world.judge().outcome == outcome
+
+
+def test_the_oldest_orphan_is_the_example() -> None:
+    world = pair(1.0, 50.0)
+    world.runs += [run(name, name, start, None, seen=100.0) for name, start in (("y", 20.0), ("x", 10.0))]
+    world.terms = world.terms.model_copy(update={"orphan_after_s": 50.0})
+    assert of(kinds(world.judge())["orphan"], "run") == ["x"]
 
 
 def test_a_timed_out_run_and_its_successor_are_no_duplicate_until_the_zombie_returns() -> None:
