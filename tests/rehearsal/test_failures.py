@@ -6,6 +6,7 @@ import errno
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from docker.errors import APIError
 
@@ -50,6 +51,13 @@ def test_a_cache_that_is_none_names_the_variable(cache: Path) -> None:
     with pytest.raises(RehearsalError, match="GVFX_CACHE") as found, failures.typed():
         (cache / "runs").mkdir(parents=True)
     assert found.value.thing.startswith(str(cache))
+
+
+def test_an_api_that_does_not_answer_is_named() -> None:
+    request = httpx.Request("GET", "https://100.64.0.1:4646/v1/jobs")
+    found = said(httpx.ConnectError("refused", request=request))
+    assert (found.thing, found.observed) == ("API at 100.64.0.1", "ConnectError: refused")
+    assert said(httpx.ReadTimeout("late")).thing == "API"
 
 
 def test_a_missing_tool_keeps_its_words() -> None:
