@@ -368,6 +368,19 @@ esac
 """
 
 
+def bootstrap_postgres(tmp_path: Path, place: Path) -> tuple[int, str]:
+    """Run it on this volume, with a server that is a script."""
+    stand_in(tmp_path, "psql", PSQL)
+    stand_in(tmp_path, "sync", "exit 0")
+    return run(
+        tmp_path,
+        "gvfx-postgres/bootstrap/bootstrap.sh",
+        env={"WAIT_SECONDS": "0", "MAINTENANCE_DB": "postgres"},
+        paths={"/volume": str(place)},
+        shell=PLAIN,
+    )
+
+
 @pytest.mark.parametrize(
     ("marker", "code", "after"),
     [
@@ -380,15 +393,7 @@ esac
 def test_postgres_identity_is_written_once(tmp_path: Path, marker: str, code: int, after: str) -> None:
     """First start writes it, later ones compare; a server on the wrong volume is no success."""
     place = volume(tmp_path, "gvfx-postgres", marker, "ours")
-    stand_in(tmp_path, "psql", PSQL)
-    stand_in(tmp_path, "sync", "exit 0")
-    got, said = run(
-        tmp_path,
-        "gvfx-postgres/bootstrap/bootstrap.sh",
-        env={"WAIT_SECONDS": "0", "MAINTENANCE_DB": "postgres"},
-        paths={"/volume": str(place)},
-        shell=PLAIN,
-    )
+    got, said = bootstrap_postgres(tmp_path, place)
     assert got == code, said
     assert (place / ".gvfx-volume").read_text().strip() == after
     sql = (tmp_path / "sql").read_text()
@@ -400,15 +405,7 @@ def test_a_failed_bootstrap_leaves_the_marker(tmp_path: Path) -> None:
     """Code 32, and the next start is still a first one."""
     place = volume(tmp_path, "gvfx-postgres", "initialising", "ours")
     (tmp_path / "sql-fails").write_text("")
-    stand_in(tmp_path, "psql", PSQL)
-    stand_in(tmp_path, "sync", "exit 0")
-    got, _ = run(
-        tmp_path,
-        "gvfx-postgres/bootstrap/bootstrap.sh",
-        env={"WAIT_SECONDS": "0", "MAINTENANCE_DB": "postgres"},
-        paths={"/volume": str(place)},
-        shell=PLAIN,
-    )
+    got, _ = bootstrap_postgres(tmp_path, place)
     assert got == 32
     assert (place / ".gvfx-volume").read_text() == "initialising\n"
 
