@@ -122,6 +122,9 @@ def test_a_store_that_keeps_its_word_passes(world: World) -> None:
     assert result.outcome == "passed", result.findings
     assert result.figures["writes"] == len(world.writes)
     assert result.figures["acknowledged"] == len(world.acknowledged())
+    there = [write for write in world.writes if write not in world.acknowledged() and write.found == "whole"]
+    assert result.figures["unacknowledged_but_there"] == len(there)
+    assert result.figures["files"] == sum(write.item == "file" for write in world.writes)
     assert result.figures["lost"] == 0 and result.figures["rpo_s"] == dict.fromkeys(sorted(COMPONENTS), 0.0)
     longest = {
         part: max(
@@ -176,12 +179,14 @@ def test_any_write_acknowledged_while_its_backend_was_away_is_found(
     absence = data.draw(st.sampled_from(world.away))
     item = data.draw(st.sampled_from([item for item, needs in NEEDS.items() if absence.component in needs]))
     begun = data.draw(st.floats(absence.start, absence.end))
-    world.writes.append(Write("quiet", item, begun, data.draw(st.floats(begun, absence.end))))
+    quiet = Write("quiet", item, begun, data.draw(st.floats(begun, absence.end)))
+    world.writes.append(quiet)
     told = kinds(world.judge(), "failed")
     assert set(told) == {"quiet"}
     assert of(told["quiet"], "op") == ["w-quiet"]
-    (component,) = of(told["quiet"], "component")
-    assert component in NEEDS[item] and len(of(told["quiet"], "start")) == 1
+    absent = Away(**told["quiet"].evidence[-1])  # type: ignore[arg-type]
+    assert absent in world.away and absent.component in NEEDS[item]
+    assert absent.start <= begun and quiet.end is not None and quiet.end <= absent.end
 
 
 @given(worlds(), st.data())
@@ -252,7 +257,7 @@ def test_sentinels_must_be_older_than_the_first_disturbance(world: World) -> Non
     (sentinel,) = (one for one in world.writes if one.sentinel)
     sentinel.end = 10.5
     assert set(kinds(world.judge())) == {"sentinels"}
-    sentinel.sentinel = False
+    sentinel.end, sentinel.sentinel = 1.0, False
     assert set(kinds(world.judge())) == {"sentinels"}
 
 
@@ -268,6 +273,19 @@ def test_a_key_written_twice_cannot_be_judged(world: World, data: st.DataObject)
         world.terms,
     )
     assert result.outcome == "unknown" and "rewritten" in kinds(result)
+
+
+@given(worlds())
+def test_a_history_that_contradicts_itself_is_unknown(world: World) -> None:
+    told = sorted((one for write in world.writes for one in write.events()), key=lambda one: one[0])
+    told.append((SETTLED + 9, Operation("stray", "ok", "write", "row", "stray", "sha-stray")))
+    result = check_durability(
+        table(events(told), Operation).rows,
+        frame(Away, *world.away),
+        table(events(world.identity), Identity).rows,
+        world.terms,
+    )
+    assert result.outcome == "unknown" and set(kinds(result)) == {"unsound"}
 
 
 def test_nothing_written_is_unknown() -> None:
