@@ -172,6 +172,30 @@ def test_any_changed_or_torn_content_is_found(world: World, data: st.DataObject)
     assert "4 of 9 bytes" in told[kind].sentence
 
 
+@given(worlds(), st.data(), st.booleans())
+def test_a_write_that_comes_and_goes_is_lost(world: World, data: st.DataObject, early: bool) -> None:
+    victim = data.draw(st.sampled_from(world.acknowledged()))
+    told = sorted((one for write in world.writes for one in write.events()), key=lambda one: one[0])
+    at = SETTLED + (0.5 if early else 3.0)
+    asked = Operation("blink", "invoke", "read", "row", victim.key, None)
+    told += [(at, asked), (at + 0.1, dataclasses.replace(asked, phase="ok"))]
+    result = check_durability(
+        table(events(sorted(told, key=lambda one: one[0])), Operation).rows,
+        frame(Away, *world.away),
+        table(events(world.identity), Identity).rows,
+        world.terms,
+    )
+    assert of(kinds(result, "failed")["lost"], "op") == [f"w-{victim.key}", "blink"]
+    assert result.figures["lost"] == 1 and result.figures["acknowledged"] == len(world.acknowledged())
+
+
+@given(worlds())
+def test_the_example_says_how_many_more_there_are(world: World) -> None:
+    for write in world.acknowledged()[:3]:
+        write.found = None
+    assert kinds(world.judge())["lost"].sentence.endswith("absent at the end, and 2 more")
+
+
 @given(worlds(), st.data())
 def test_any_write_acknowledged_while_its_backend_was_away_is_found(
     world: World, data: st.DataObject
@@ -217,6 +241,8 @@ def test_another_store_in_the_same_place_is_found(world: World, store: str) -> N
 @given(worlds(), st.sampled_from(COMPONENTS), st.booleans())
 def test_an_identity_not_read_on_both_sides_is_unknown(world: World, store: str, early: bool) -> None:
     world.identity = [one for one in world.identity if one[1].store != store or (one[0] < SETTLED) == early]
+    # Reading it twice on one side does not help.
+    world.identity += [one for one in world.identity if one[1].store == store]
     assert set(kinds(world.judge())) == {"identity"} and world.judge().outcome == "unknown"
 
 
