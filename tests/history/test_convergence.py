@@ -65,6 +65,15 @@ def test_a_system_that_returns_and_stays_passes(world: World, random: object) ->
     random.shuffle(world.samples)  # type: ignore[attr-defined]
     result = world.judge()
     assert result.outcome == "passed", result.findings
+    for what in TERMS.what:
+        mine = [one for one in world.samples if one.what == what and one.sent > world.end]
+        back = min(one.sent for one in mine if one.ok)
+        last = max(one.sent for one in mine)
+        assert result.figures[what] == {
+            "samples": len(mine),
+            "steady_after_s": back - world.end,
+            "steady_for_s": last - back,
+        }
 
 
 @given(worlds(), st.sampled_from(TERMS.what), st.data())
@@ -80,6 +89,7 @@ def test_any_bad_sample_after_the_bound_is_found(world: World, what: str, data: 
     assert set(told) == {"unsteady"}
     assert of(told["unsteady"], "sent") == [late.sent] and of(told["unsteady"], "fault_ended") == [world.end]
     assert of(told["unsteady"], "what") == [what]
+    assert told["unsteady"].sentence.startswith(f"{what} was still bad {late.sent - world.end:.3f} s after")
 
 
 @given(worlds(), st.data())
@@ -93,9 +103,11 @@ def test_anything_that_is_left_is_found(world: World, data: st.DataObject) -> No
 
 @given(worlds(), st.data())
 def test_a_surface_seen_on_one_side_only_is_unknown(world: World, data: st.DataObject) -> None:
-    world.surface.remove(data.draw(st.sampled_from(world.surface)))
+    gone = data.draw(st.sampled_from(world.surface))
+    world.surface.remove(gone)
     result = world.judge()
     assert result.outcome == "unknown" and set(kinds(result)) == {"unseen"}
+    assert f"looked at {gone.moment} the faults" in result.findings[0].sentence
     world.surface = []
     assert set(kinds(world.judge())) == {"unseen"}
     world.terms = TERMS.model_copy(update={"surface": False})
@@ -119,6 +131,16 @@ def test_a_history_that_ends_too_soon_is_never_a_pass(world: World, what: str, k
     assert set(kinds(world.judge())) == {"short"}
     world.samples = [one for one in world.samples if one.what != what or one.sent <= world.end]
     assert set(kinds(world.judge())) == {"silent"}
+
+
+@given(worlds(), st.data())
+def test_the_first_look_before_and_the_last_look_after_count(world: World, data: st.DataObject) -> None:
+    one = data.draw(st.sampled_from(world.surface))
+    passing = dataclasses.replace(one, value="in passing")
+    # Something seen while the faults lasted is neither: it stands after the one, and before the other.
+    index = world.surface.index(one) + (one.moment == "before")
+    world.surface.insert(index, passing)
+    assert world.judge().outcome == "passed"
 
 
 @given(worlds())

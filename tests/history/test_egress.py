@@ -66,6 +66,11 @@ def test_a_gate_that_holds_passes(world: World) -> None:
     result = world.judge()
     assert result.outcome == "passed", result.findings
     assert (result.figures["deliberate"] != 0) == bool(world.deliberate)
+    packets = result.figures["packets"]
+    assert isinstance(packets, dict)
+    for source in ("exit1", "wrong", "other"):
+        inside = [one.packets for one in world.of(source) if SINCE <= one.at <= UNTIL]
+        assert packets[source] == max(inside) - min(inside)
 
 
 @given(worlds(), st.sampled_from(TERMS.forbidden), st.data())

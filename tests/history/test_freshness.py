@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from fixtures.history.freshness import FreshnessTerms, check_freshness
@@ -179,6 +180,38 @@ def test_a_muted_pair_that_is_shown_as_fresh_is_found(world: World, data: st.Dat
     world.change(one, **data.draw(st.sampled_from(lies)))
     told = kinds(world.judge(), "failed")
     assert set(told) == {"hidden"} and of(told["hidden"], "round") == [one.round]
+
+
+@given(worlds(), st.floats(0.0, 30.0))
+def test_a_muted_pair_is_excused_until_it_has_recovered(world: World, late: float) -> None:
+    assume(abs(late - TERMS.recovery_s) > 0.01)
+    held = [one for one in world.samples if one.pair == "BTC-USDT" and one.feed == "ticker"]
+    mute = world.muted[0].end
+    for one in [one for one in held if mute < one.at <= mute + late]:
+        world.change(one, last_seen=BASE + 30, status="stale")
+    told = kinds(world.judge(), "failed")
+    after = [one for one in held if mute + TERMS.recovery_s < one.at <= mute + late]
+    assert set(told) <= {"stale", "disagree"} and ("stale" in told) == bool(after)
+
+
+@given(worlds(), st.data())
+def test_the_clock_error_never_hides_a_muted_pair_that_is_stale(world: World, data: st.DataObject) -> None:
+    world.terms = TERMS.model_copy(update={"clock_error_s": 1.0})
+    held = [
+        one
+        for one in world.samples
+        if one.pair == "BTC-USDT" and one.feed == "ticker" and BASE + 55 <= one.at <= BASE + 80
+    ]
+    one = data.draw(st.sampled_from(held))
+    world.change(one, last_seen=one.at - 20.0 + data.draw(st.floats(-0.9, 0.9)), status="stale")
+    assert "hidden" not in kinds(world.judge())
+
+
+@given(worlds(), st.data())
+def test_a_row_that_is_absent_is_not_read(world: World, data: st.DataObject) -> None:
+    one = data.draw(st.sampled_from(world.tickers()))
+    world.change(one, present=False, last_seen=one.at - 999)
+    assert set(kinds(world.judge(), "failed")) == {"absent"}
 
 
 @given(worlds())

@@ -165,7 +165,10 @@ def test_an_interval_without_length_shares_its_instant() -> None:
 
 def test_a_stated_bound_is_allowed_and_no_more() -> None:
     pair = (active("a", 0, 10), active("b", 8, 20))
-    assert judge(*pair).outcome == "failed"
+    result = judge(*pair)
+    assert result.outcome == "failed" and "for 2.000 s" in result.findings[0].sentence
+    assert result.figures["tasks"] == {"intervals": 2, "longest_overlap_s": 2.0, "longest_gap_s": 0.0}
+    assert "for 3.000 s" in judge(pair[0], active("b", 5, 8)).findings[0].sentence
     assert judge(*pair, allowed_s={"tasks": 2.0}).outcome == "passed"
     assert judge(*pair, allowed_s={"tasks": 1.9}).outcome == "failed"
     assert judge(*pair, allowed_s={"store": 9.0}).outcome == "failed"
@@ -178,6 +181,7 @@ def test_an_end_nobody_saw_is_unknown_if_another_follows() -> None:
     lost = active("a", 0, None, alive=False)
     assert set(kinds(judge(lost, active("b", 5, 6)))) == {"lost"}
     assert judge(active("b", -5, -1), lost).outcome == "passed"
+    assert judge(active("a", 0, 5, alive=False), active("b", 5, 6)).outcome == "passed"
 
 
 def test_a_lost_end_hides_no_overlap_of_two_others() -> None:
