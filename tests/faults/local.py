@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 from fixtures.observe.eventually import eventually
 from fixtures.observe.recording import InMemory
@@ -30,6 +32,14 @@ class Local:
         raise NotImplementedError
 
     start_host = freeze_host = thaw_host = kill_host
+
+
+def with_docker(run: Path, script: str) -> Local:
+    """This machine with another engine, which knows one container: it runs."""
+    (run / "docker").write_text(script)
+    (run / "docker").chmod(0o755)
+    (run / "state").write_text("running\n")
+    return Local("env", f"PATH={run}:{os.environ['PATH']}")
 
 
 def await_(condition: Callable[[], bool]) -> None:

@@ -29,7 +29,7 @@ from fixtures.faults import (
 )
 from fixtures.observe.recording import InMemory
 
-from .local import Local, await_
+from .local import Local, await_, with_docker
 
 
 def a_journal(tmp_path: Path, host: Local) -> Journal:
@@ -275,10 +275,7 @@ esac
 @pytest.fixture
 def docker(run: Path) -> Local:
     """A host with an engine that knows one container."""
-    (run / "docker").write_text(DOCKER)
-    (run / "docker").chmod(0o755)
-    (run / "state").write_text("running\n")
-    return Local("env", f"PATH={run}:{os.environ['PATH']}")
+    return with_docker(run, DOCKER)
 
 
 def test_a_task_is_killed_once(docker: Local, run: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fixtures.faults import AllocFreeze, Journal, LinkCut, ProcessFreeze, Proces
 from fixtures.observe.recording import InMemory
 from fixtures.target.capabilities import Completed
 
-from .local import Local, await_
+from .local import Local, await_, with_docker
 
 INIT = """
 cd "$1"
@@ -192,10 +192,7 @@ esac
 @pytest.fixture
 def docker(run: Path) -> Local:
     """A host with an engine that knows one container."""
-    (run / "docker").write_text(DOCKER)
-    (run / "docker").chmod(0o755)
-    (run / "state").write_text("running\n")
-    return Local("env", f"PATH={run}:{os.environ['PATH']}")
+    return with_docker(run, DOCKER)
 
 
 @pytest.fixture
