@@ -8,12 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from fixtures.errors import Unknown
 from fixtures.observe import exchange, ingest, timeline
 from fixtures.observe.eventually import eventually
 from fixtures.observe.ledger import EgressLedger
 from fixtures.observe.nomad import NomadNotFound, NomadRejected
-from fixtures.observe.nomad_types import utc
 from fixtures.observe.processes import Census, worker_processes
 from fixtures.observe.recorder import AllocationRecorder
 from fixtures.rollout import worker
@@ -30,29 +28,6 @@ SETTLED = 15.0
 
 def _census(target: Target) -> Census:
     return worker_processes(target.hosts, target.config.gvfx_worker_pattern, target.record)
-
-
-def _never_two(recorder: AllocationRecorder) -> list[timeline.Interval]:
-    """The worker's runs so far. AssertionError with the two that overlap, Unknown if it cannot be told."""
-    runs = recorder.timeline().intervals()
-    if not runs:
-        raise Unknown("runs of the worker", "no start event in the whole run", "at least one")
-    found = timeline.overlaps(runs)
-    proven = [one for one in found if one.proven]
-    if proven:
-        first, second, seconds = proven[0].first, proven[0].second, proven[0].seconds
-        raise AssertionError(
-            f"two workers from {utc(second.start)} for {'ever' if seconds is None else f'{seconds:.3f} s'}: "
-            f"{first.alloc[:8]} on {first.node} and {second.alloc[:8]} on {second.node}"
-        )
-    if found:
-        open_run = found[0].first
-        raise Unknown(
-            f"end of the worker in {open_run.alloc[:8]} on {open_run.node}",
-            "no event says when it ended",
-            "an end before the next start",
-        )
-    return runs
 
 
 @pytest.mark.rule("T2.1")
@@ -77,7 +52,7 @@ def test_exactly_one_worker_task_runs(target: Target, measure: Measure) -> None:
 @pytest.mark.rule("T2.2")
 def test_never_two_workers_at_any_instant(worker_recorder: AllocationRecorder, measure: Measure) -> None:
     """No two runs of the worker task in the whole session shared an instant."""
-    runs = _never_two(worker_recorder)
+    runs = worker.never_two(worker_recorder)
     measure(
         runs=len(runs),
         longest_gap_seconds=round(timeline.longest_gap(runs), 3),
@@ -205,7 +180,7 @@ def test_one_worker_after_restart_and_reschedule(
     census = _census(target)
     where = [f"{found.host} pid {found.pid}" for found in census.workers]
     assert len(census.workers) == 1, f"{len(census.workers)} worker processes afterwards: {where}"
-    runs = _never_two(worker_recorder)
+    runs = worker.never_two(worker_recorder)
     measure(
         restart_seconds=round(restarted.elapsed, 3),
         reschedule_seconds=round(seconds, 3),
