@@ -57,6 +57,7 @@ LIFETIME = 180.0
 """Seconds after which a fault here ends by itself, whatever becomes of the suite."""
 FRESH_NODE = "gvfx-acceptance-fresh"
 MOVES = 3
+CAPABILITIES = ("CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb")
 RIGHTS = {"NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21}
 """Capabilities by the number of their bit: any of them would open what the watch has shut."""
 
@@ -702,6 +703,10 @@ def test_tailnet_nodes_do_not_pile_up(
     assert len(set(counts[1:])) == 1, f"registered nodes after each move: {counts}"
     assert before == after, f"registered by a restart: {sorted(after - before)}"
     ours = [name for _, name in after if name.startswith("gvfx-worker-")]
+    if not ours:
+        raise Unknown(
+            "tailnet nodes of the worker", f"none among {len(after)}", "one for each node it visited"
+        )
     assert len(ours) <= len(nodes), f"more tailnet nodes than egress nodes: {sorted(ours)}"
     measure(moves=visited, registered=counts, after_restart=len(after), of_the_worker=sorted(ours))
 
@@ -767,16 +772,13 @@ def test_kill_switch_is_out_of_the_workers_reach(target: Target, working: Ready,
         raise Unknown(f"worker process on {one.node_name}", f"{len(census.workers)} found", "one")
     done = target.hosts.run(one.node_name, ["cat", f"/proc/{census.workers[0].pid}/status"])
     fields = dict(re.findall(r"(?m)^(\w+):\s*(.*)$", done.stdout))
-    if "CapBnd" not in fields or "Uid" not in fields:
+    missing = {*CAPABILITIES, "Uid"} - fields.keys()
+    if missing:
         raise Unknown(
-            "the worker's status", done.stderr.strip()[:160] or "no capabilities named", "CapBnd, Uid"
+            "the worker's status", done.stderr.strip()[:160] or f"nothing of {sorted(missing)}", "all of them"
         )
     held = {
-        name: sorted(
-            field
-            for field in ("CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb")
-            if int(fields.get(field, "0"), 16) >> bit & 1
-        )
+        name: sorted(field for field in CAPABILITIES if int(fields[field], 16) >> bit & 1)
         for name, bit in RIGHTS.items()
     }
     assert not any(held.values()), f"the worker has rights over the network: {held}"
