@@ -69,7 +69,7 @@ class Verdict:
 
 def compute(history: History, selected: Collection[str] | None = None) -> Verdict:
     """Judge a history; ``selected`` overrides the rule ids the run itself says it chose."""
-    chosen = _selected(history)
+    chosen = asked(history)
     ids = sorted(set(chosen) if selected is None else set(selected), key=_order)
     events: dict[str, list[Event]] = {}
     for event in history.of("rule"):
@@ -168,7 +168,7 @@ def _case(event: Event) -> str:
     return f"{nodeid[nodeid.index('[') :]}: " if "[" in nodeid else ""
 
 
-def _selected(history: History) -> dict[str, frozenset[str]]:
+def asked(history: History) -> dict[str, frozenset[str]]:
     """Rule id to the node ids chosen to decide it, over all notes (each xdist worker writes its own)."""
     found: dict[str, frozenset[str]] = {}
     for event in history.of("note", SELECTED):

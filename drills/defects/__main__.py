@@ -1,4 +1,6 @@
-"""``python -m drills.defects [--only ID] [--clean N] [--list]``
+"""``python -m drills.defects [--only ID] [--clean N] [--trial] [--list]``
+
+Without ``--trial`` the tests of phase 3, and the defects that they can see; with it also the tests on trial, and theirs.
 
 Exit status: 0 every line matches, 1 some line does not, 2 the matrix could not be finished.
 """
@@ -11,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from drills.defects import matrix
-from drills.defects.catalogue import BY_ID, DEFECTS
+from drills.defects.catalogue import BY_ID, DEFECTS, PROVEN
 from drills.defects.runner import CLEAN, Runner, run_all
 from fixtures import console
 from fixtures.errors import SuiteError
@@ -24,6 +26,7 @@ def main(argv: list[str]) -> int:
     """Run the matrix on the rehearsal, building one if none stands."""
     parser = argparse.ArgumentParser(prog="python -m drills.defects", description=__doc__)
     parser.add_argument("--only", action="append", choices=sorted(BY_ID), help="this defect; repeatable")
+    parser.add_argument("--trial", action="store_true", help="also the tests on trial, and their defects")
     parser.add_argument("--clean", type=int, default=1, metavar="N", help="clean runs before (1)")
     parser.add_argument("--list", action="store_true", help="print the catalogue and stop")
     parser.add_argument("--run-dir", type=Path, help="where the histories go")
@@ -34,7 +37,7 @@ def main(argv: list[str]) -> int:
         for defect in DEFECTS:
             print(f"{defect.id:26} {' '.join(sorted(defect.expected_red))}\n    {defect.mutation}")
         return 0
-    chosen = [CLEAN] * given.clean + [BY_ID[one] for one in given.only or BY_ID]
+    chosen = [CLEAN] * given.clean + [BY_ID[one] for one in given.only or (BY_ID if given.trial else PROVEN)]
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     directory = (given.run_dir or ROOT / "reports" / "out" / f"defects-{stamp}").resolve()
     options = TargetOptions(keep=True, timers=given.timers, deploy_dir=given.deploy_dir.resolve())
@@ -45,7 +48,8 @@ def main(argv: list[str]) -> int:
     with EventLog(directory / "matrix.ndjson", stamp) as record:
         try:
             with held() as lock, closing(ensure_target(options, record)) as target:
-                rows = run_all(Runner(target, record, options, directory, say, lock), chosen, say)
+                tests = "phase3 or trial" if given.trial else "phase3"
+                rows = run_all(Runner(target, record, options, directory, say, lock, tests), chosen, say)
         except SuiteError as error:
             say(str(error))
             return 2

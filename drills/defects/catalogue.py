@@ -171,6 +171,8 @@ DEFECTS: tuple[Defect, ...] = (
 """In the order of the matrix."""
 
 BY_ID = {defect.id: defect for defect in DEFECTS}
+PROVEN = tuple(one.id for one in DEFECTS if one not in egress.DEFECTS)
+"""Those whose red rules have been seen red on the cluster; the others wait for the tests on trial."""
 
 
 def change_from_environment() -> DeploymentChange | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fixtures.history.events import Event
+from fixtures.history.rules import BY_ID
 
 # A rule with several cases is as bad as its worst case.
 _RANK = {"passed": 0, "unknown": 1, "failed": 2}
@@ -37,14 +38,24 @@ class Row:
     tolerated: frozenset[str]
     decided: int
     seconds: float
+    asked: frozenset[str]
+
+    @property
+    def not_asked(self) -> frozenset[str]:
+        """Expected rules that no test of the run was about."""
+        return (self.expected_red | self.expected_unknown) - self.asked
 
     @property
     def matches(self) -> bool:
-        """True when exactly the expected rules failed and exactly the expected ones were undecidable."""
+        """True when, of the rules that were asked, exactly the expected ones failed or were undecidable.
+
+        A defect of whose rules none was asked is not caught.
+        """
         return (
             self.decided > 0
-            and self.red - self.tolerated == self.expected_red
-            and self.unknown - self.tolerated == self.expected_unknown
+            and bool(self.expected_red & self.asked) == bool(self.expected_red)
+            and self.red - self.tolerated == self.expected_red & self.asked
+            and self.unknown - self.tolerated == self.expected_unknown & self.asked
         )
 
     @property
@@ -57,11 +68,12 @@ class Row:
         parts = [f"{'ok ' if self.matches else 'BAD'} {self.defect:26} {self.seconds:6.0f} s"]
         parts.append("red " + (" ".join(sorted(self.red)) or "-"))
         for name, rules in (
-            ("missed", self.expected_red - self.red),
+            ("missed", (self.expected_red & self.asked) - self.red),
+            ("not asked", self.not_asked),
             ("tolerated", (self.red | self.unknown) & self.tolerated),
             ("false red", self.red - self.expected_red - self.tolerated),
             ("unexpectedly unknown", self.unknown - self.expected_unknown - self.tolerated),
-            ("not unknown", self.expected_unknown - self.unknown),
+            ("not unknown", (self.expected_unknown & self.asked) - self.unknown),
         ):
             if rules:
                 parts.append(f"{name}: {' '.join(sorted(rules))}")
@@ -77,8 +89,9 @@ def row(
     expected_unknown: frozenset[str],
     seconds: float,
     tolerated: frozenset[str] = frozenset(),
+    asked: frozenset[str] = frozenset(BY_ID),
 ) -> Row:
-    """Build a line from the outcomes of a run."""
+    """Build a line from the outcomes of a run, and the rules its tests were about."""
     return Row(
         defect=defect,
         red=frozenset(rule for rule, outcome in found.items() if outcome == "failed"),
@@ -88,6 +101,7 @@ def row(
         tolerated=tolerated,
         decided=len(found),
         seconds=seconds,
+        asked=asked,
     )
 
 

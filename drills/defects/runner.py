@@ -13,19 +13,22 @@ from drills.defects import matrix
 from drills.defects.catalogue import ENVIRONMENT
 from drills.defects.defect import Defect
 from fixtures.errors import SuiteError, Unknown
-from fixtures.history.log import read_events
+from fixtures.history.log import EVENTS, History, read_events
 from fixtures.observe.recording import Recording
 from fixtures.target import deadlines
 from fixtures.target.options import ROOT, TargetOptions
 from fixtures.target.target import Target
+from reports.verdict import asked
 
-EVENTS = "events.ndjson"
-"""The history's file name inside a run directory."""
 CLEAN = Defect("clean", "nothing is wrong", "none", "every rule must pass", frozenset())
 
 
 class Runner:
-    """One matrix run. `say` prints a line of progress, `lock` is the descriptor of the rehearsal's lock."""
+    """One matrix run.
+
+    `say` prints a line of progress, `lock` is the descriptor of the rehearsal's lock, `tests` the marker expression
+    that chooses the tests.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Runner:
         directory: Path,
         say: Callable[[str], None],
         lock: int,
+        tests: str,
     ) -> None:
         self._target = target
         self._record = record
@@ -42,6 +46,7 @@ class Runner:
         self._directory = directory
         self._say = say
         self._lock = lock
+        self._tests = tests
 
     def run(self, defect: Defect, name: str) -> matrix.Row:
         """Apply, test, undo. An error while undoing is raised: the next line would be judged wrongly."""
@@ -56,21 +61,22 @@ class Runner:
         finally:
             self._undo(defect)
         history = directory / EVENTS
-        found = matrix.outcomes(read_events(history).events) if history.exists() else {}
+        found = read_events(history) if history.exists() else History(())
         return matrix.row(
             defect.id,
-            found,
+            matrix.outcomes(found.events),
             defect.expected_red,
             defect.expected_unknown,
             time.monotonic() - start,
             defect.tolerated,
+            frozenset(asked(found)),
         )
 
     def _pytest(self, defect: Defect, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, ENVIRONMENT: defect.id if defect.jobs else ""}
         argv = [
-            sys.executable, "-m", "pytest", "acceptance", "-m", "phase3", "--target", "rehearsal", "--keep",
+            sys.executable, "-m", "pytest", "acceptance", "-m", self._tests, "--target", "rehearsal", "--keep",
             "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),
             "--run-dir", str(directory),
         ]  # fmt: skip

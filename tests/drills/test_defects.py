@@ -40,6 +40,11 @@ def test_the_catalogue_names_real_rules_and_is_never_empty() -> None:
         assert defect.jobs or defect.during({}) is not None  # type: ignore[arg-type]
 
 
+def test_what_was_seen_red_can_be_seen_by_the_tests_of_a_phase() -> None:
+    assert len(catalogue.PROVEN) == 8
+    assert set(catalogue.PROVEN) < set(catalogue.BY_ID)
+
+
 def test_a_defect_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(catalogue.ENVIRONMENT, raising=False)
     assert catalogue.change_from_environment() is None
@@ -97,6 +102,24 @@ def test_the_worst_case_of_a_rule_counts() -> None:
 )
 def test_a_line_matches_exactly_or_not(found: dict[str, str], matches: bool, words: str) -> None:
     line = matrix.row("d", found, frozenset({"T1.4"}), frozenset(), 1.0)
+    assert line.matches is matches
+    assert words in line.describe()
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "matches", "words"),
+    [
+        ({"T1.4"}, {"T1.4": "failed"}, True, "not asked: T3.6"),
+        ({"T1.4", "T3.6"}, {"T1.4": "failed"}, False, "missed: T3.6"),
+        ({"T1.4", "T3.6"}, {"T1.4": "failed", "T3.6": "passed"}, False, "missed: T3.6"),
+        ({"T1.1"}, {"T1.1": "passed"}, False, "not asked: T1.4 T3.6"),
+    ],
+)
+def test_only_what_a_run_asked_can_be_missed_and_nothing_asked_is_not_caught(
+    asked: set[str], found: dict[str, str], matches: bool, words: str
+) -> None:
+    expected = frozenset({"T1.4", "T3.6"})
+    line = matrix.row("d", found, expected, frozenset(), 1.0, asked=frozenset(asked))
     assert line.matches is matches
     assert words in line.describe()
 
