@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench import histories
+from fixtures import console
 from fixtures.history.availability import AvailabilityTerms
 from fixtures.history.convergence import ConvergenceTerms
 from fixtures.history.durability import DurabilityTerms
@@ -245,4 +246,4 @@ def _timed(work: Callable[[], T]) -> tuple[float, float, T]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from fixtures import console
 from fixtures.history.events import Event
 from fixtures.history.log import EVENTS, read_events
 from fixtures.target.options import ROOT
@@ -72,4 +73,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)

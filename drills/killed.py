@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fixtures import console
 from fixtures.history.log import EVENTS
 from fixtures.rehearsal.state import runs_dir
 from fixtures.target.options import ROOT
@@ -117,8 +118,9 @@ def judge(moment: str, before: dict[str, set[str]]) -> bool:
     start = time.monotonic()
     swept = subprocess.run([*REHEARSAL, "sweep"], cwd=ROOT, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - start
-    left = {kind: now - before[kind] for kind, now in surface().items()}
-    lost = {kind: before[kind] - now for kind, now in surface().items() if kind != "process"}
+    after = surface()
+    left = {kind: now - before[kind] for kind, now in after.items()}
+    lost = {kind: before[kind] - now for kind, now in after.items() if kind != "process"}
     wrong = [f"left {kind}: {one}" for kind, ones in left.items() for one in sorted(ones)]
     wrong += [f"also removed {kind}: {one}" for kind, ones in lost.items() for one in sorted(ones)]
     if swept.returncode != 0:
@@ -161,4 +163,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)
