@@ -371,6 +371,26 @@ elements() {
   [ -z "$1" ] || printf 'elements = { %s }' "$1"
 }
 
+# A TCP connection ends with the exit it began by: the next one has not seen it begin, and would send its last packets
+# on untranslated.  Each selection has a number; a connection bears the one it began under, and is reset under any other.
+# What bears none, because the kernel does not track it, is refused too.
+flow_rules() {
+  cat <<RULES
+    tcp flags & (fin | syn | rst | ack) == syn ct mark set ct mark & 0xffff0000 | ${FLOWS:-1} return
+    ct mark & 0x0000ffff == ${FLOWS:-1} return
+    counter name stale reject with tcp reset
+RULES
+}
+
+# new_flows: from here on only connections begun from here on.
+new_flows() {
+  FLOWS=$((FLOWS % 65535 + 1))
+  {
+    echo "flush chain inet gvfx_ks flows"
+    flow_rules | sed 's/^ */add rule inet gvfx_ks flows /'
+  } | timeout 5 "$NFT" -f - 2> /dev/null
+}
+
 table_text() {
   cat <<TABLE
 add table inet gvfx_ks
@@ -378,6 +398,7 @@ delete table inet gvfx_ks
 table inet gvfx_ks {
   counter blocked { }
   counter gated { }
+  counter stale { }
   set egress_ok { type ifname; flags timeout; }
   set lock_ok { type ifname; flags timeout; }
   set resolvers { type ipv4_addr; $(elements "$RESOLVERS"); }
@@ -395,11 +416,15 @@ table inet gvfx_ks {
     oifname "$UPLINK" ip daddr $POD_CIDR ct state established ct direction reply accept
     oifname "$UPLINK" ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept
     oifname "$TS_IF" ip daddr 100.64.0.0/10 goto tailnet
+    oifname "$TS_IF" meta l4proto tcp jump flows
     oifname "$TS_IF" meta skuid 0 ip daddr . tcp dport @probes accept
     oifname "$TS_IF" meta skuid 0 tcp dport @probe_ports accept
     oifname "$TS_IF" oifname @egress_ok oifname @lock_ok accept
     oifname "$TS_IF" counter name gated reject with icmpx type admin-prohibited
     counter name blocked reject with icmpx type admin-prohibited
+  }
+  chain flows {
+$(flow_rules)
   }
   chain tailnet {
     meta skuid 0 ip daddr . tcp dport @servers accept
@@ -421,7 +446,7 @@ TABLE
 # The kernel's own answer, from this namespace: a file would survive a reboot, the table does not.
 table_present() {
   chain_=$(timeout 5 "$NFT" list chain inet gvfx_ks outp 2> /dev/null) || return 1
-  case "$chain_" in *"hook output priority 300; policy drop;"*"@egress_ok"*"@lock_ok"*) return 0 ;; *) return 1 ;; esac
+  case "$chain_" in *"hook output priority 300; policy drop;"*"jump flows"*"@egress_ok"*"@lock_ok"*) return 0 ;; *) return 1 ;; esac
 }
 
 load_table() {
@@ -688,7 +713,7 @@ note() {
 
 # Of several refusals in one round the most telling one is reported.
 rank() {
-  case "$1" in 19) RANK=5 ;; 18) RANK=4 ;; 16) RANK=3 ;; 15) RANK=2 ;; 17) RANK=1 ;; *) RANK=0 ;; esac
+  case "$1" in 12) RANK=6 ;; 19) RANK=5 ;; 18) RANK=4 ;; 16) RANK=3 ;; 15) RANK=2 ;; 17) RANK=1 ;; *) RANK=0 ;; esac
 }
 
 refuse() {
@@ -757,6 +782,7 @@ use() {
       tries_=$((tries_ + 1))
     done
   fi
+  new_flows || load_table || { refuse 12 "$1" "$want_" "" "the connections of the exit before cannot be cut: $WHY"; return 1; }
   said_=$(timeout 10 "$TAILSCALE" --socket="$SOCKET" set --exit-node="$ADDRESS" 2>&1)
   rc_=$?
   if [ $rc_ -ne 0 ]; then
@@ -879,6 +905,8 @@ try_return() {
 egress_loop() {
   CURRENT='' KEEP='' EVER=no FAILS=0 WS_FAILS=0 BLOCKED=no PINGS=0 RESUMED=$1 RETURN_WAIT=$RETURN STATUS='' ROUND_CODE=0
   now; LAST_GOOD=$NOW SINCE=$NOW ready_by_=$((NOW + WAIT))
+  # Beyond the numbers of a watch before this one, which began earlier and used up less than one a second.
+  FLOWS=$((NOW / 1000 % 65535))
   note 13 "" "" "" "tailscaled is not ready yet"
   while :; do
     if [ -z "$CURRENT" ]; then

@@ -44,7 +44,7 @@ now() { read -r u _ < /proc/uptime; NOW=$((${u%.*} * 1000)); f=${u#*.}; NOW=$((N
 case "$*" in
   "list chain inet gvfx_ks outp")
     [ -e "$W/table" ] || exit 1
-    [ -e "$W/half-table" ] || echo 'hook output priority 300; policy drop; @egress_ok @lock_ok' ;;
+    [ -e "$W/half-table" ] || echo 'hook output priority 300; policy drop; jump flows @egress_ok @lock_ok' ;;
   "-j list set inet gvfx_ks "*)
     [ -e "$W/table" ] || exit 1
     until=0; [ ! -e "$W/gate.$6" ] || read -r until < "$W/gate.$6"
@@ -54,10 +54,12 @@ case "$*" in
     [ -e "$W/table" ] || exit 1
     now
     name= until=0
-    while read -r verb _ _ _ set _ _ _ life _; do
+    while read -r verb what _ _ set _ _ _ life rest; do
+      case "$what $rest" in chain*) [ ! -e "$W/stuck-flows" ] || exit 1 ;; rule*return) rest=${rest% return}; flows=${rest##* }; continue ;; rule*) continue ;; esac
       name=$set
       case "$verb" in add) until=$((NOW + ${life%ms})) ;; *) until=0 ;; esac
     done
+    if [ "$name" = flows ]; then echo "flows begin anew as $flows" >> "$W/argv.log"; exit 0; fi
     # One transaction: a set that is flushed and filled again was never empty for a packet.
     if [ "$until" = 0 ]; then echo "gate $name shut"; else echo "gate $name open"; fi >> "$W/argv.log"
     echo "$until" > "$W/.gate.$$" && mv "$W/.gate.$$" "$W/gate.$name" ;;

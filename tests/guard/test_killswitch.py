@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_only_root_may_use_the_doors_beside_the_gates(bench: Bench) -> None:
 PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 PACKETS = textwrap.dedent("""
-    import errno, json, socket, subprocess, time
+    import errno, json, os, socket, subprocess, sys, time
 
     def send(where, mark=0, family=socket.AF_INET):
         with socket.socket(family, socket.SOCK_DGRAM) as one:
@@ -140,8 +141,63 @@ PACKETS = textwrap.dedent("""
     while send(NET) == "sent" and time.monotonic() < end:
         time.sleep(0.02)
     said["net expired"], said["store expired"] = send(NET), send(STORE)
+
+    # A peer beyond the tunnel: it answers what it hears, and says goodbye to whoever hangs up.
+    peer = subprocess.Popen(["unshare", "--net", sys.executable, "peer.py"], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, text=True)
+    peer.stdout.readline()
+    subprocess.run(["ip", "link", "set", "peer-tailscale0", "netns", str(peer.pid)], check=True)
+    print("moved", file=peer.stdin, flush=True)
+    peer.stdout.readline()
+    gates("egress_ok", "lock_ok")
+
+    def begun():
+        one = socket.create_connection(("198.51.100.95", 9), timeout=5)
+        one.sendall(b"x")
+        assert one.recv(9) == b"x"
+        return one
+
+    def go_on(one, how):
+        try:
+            how(one)
+            return "sent" if one.recv(9) else "closed"
+        except OSError as problem:
+            return errno.errorcode.get(problem.errno, "silence")
+
+    def word(one):
+        one.sendall(b"y")
+
+    def end(one):
+        one.shutdown(socket.SHUT_WR)
+
+    first, second = begun(), begun()
+    said["tcp begun"] = go_on(first, word)
+    subprocess.run([os.environ["GVFX_BUSYBOX"], "sh", "cut.sh"], check=True)
+    said["tcp begun before the cut"], said["tcp ended after the cut"] = go_on(first, word), go_on(second, end)
+    said["tcp begun after the cut"] = go_on(begun(), end)
+    peer.kill()
     print(json.dumps(said))
 """)
+
+PEER = """
+import socket, subprocess, threading
+print("here", flush=True)
+input()
+for words in ("link set lo up", "link set peer-tailscale0 up", "addr add 198.51.100.95/32 dev peer-tailscale0",
+              "route add 100.64.0.9/32 dev peer-tailscale0"):
+    subprocess.run(["ip", *words.split()], check=True)
+
+def serve(one):
+    while heard := one.recv(9):
+        one.sendall(heard)
+    one.sendall(b"bye")
+    one.close()
+
+server = socket.create_server(("198.51.100.95", 9))
+print("up", flush=True)
+while True:
+    threading.Thread(target=serve, args=server.accept()[:1], daemon=True).start()
+"""
 
 NAMESPACE = """
 set -e
@@ -193,6 +249,11 @@ def in_a_namespace(root: Path, script: Path) -> dict[str, str]:
     if why := lacking():
         pytest.skip(why)
     (root / "packets.py").write_text(PACKETS)
+    (root / "peer.py").write_text(PEER)
+    functions = re.findall(
+        r"^(?:flow_rules|new_flows)\(\) \{\n.*?^\}\n", script.read_text(), re.MULTILINE | re.DOTALL
+    )
+    (root / "cut.sh").write_text("".join(["set -e\nNFT=nft FLOWS=1\n", *functions, "new_flows\n"]))
     (root / "resolv.conf").write_text("nameserver 172.26.64.1\nnameserver 192.0.2.53\n")
     (root / "shared").mkdir()
     load = LOAD.replace("BUSYBOX", BUSYBOX).replace("SCRIPT", str(script)).replace("PYTHON", sys.executable)
@@ -201,6 +262,7 @@ def in_a_namespace(root: Path, script: Path) -> dict[str, str]:
         cwd=root,
         env={
             "PATH": PATH,
+            "GVFX_BUSYBOX": BUSYBOX,
             "GVFX_SHARED": str(root / "shared"),
             "GVFX_RUN": str(root / "run"),
             "GVFX_RESOLV_CONF": str(root / "resolv.conf"),
@@ -227,7 +289,7 @@ def packets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return in_a_namespace(tmp_path_factory.mktemp("netns"), SCRIPT)
 
 
-REFUSED = "EPERM", "EHOSTUNREACH", "EACCES"
+REFUSED = "EPERM", "EHOSTUNREACH", "EACCES", "ECONNRESET"
 LEAVES = {
     "uplink": False,
     "uplink marked": True,
@@ -253,6 +315,10 @@ LEAVES = {
     "net fresh": True,
     "net expired": False,
     "store expired": False,
+    "tcp begun": True,
+    "tcp begun before the cut": False,
+    "tcp ended after the cut": False,
+    "tcp begun after the cut": True,
 }
 
 
@@ -283,7 +349,7 @@ REJECT = "reject with icmpx type admin-prohibited"
 HOLES = {
     "last rule accepts": Hole(
         f"    counter name blocked {REJECT}\n  }}\n  chain tailnet",
-        "    accept\n  }\n  chain tailnet",
+        "    accept\n  }\n  chain flows",
         frozenset(
             {"uplink", "uplink marked elsewhere", "uplink other mark", "dns elsewhere", "dns pod neighbour"}
         ),
@@ -309,6 +375,11 @@ HOLES = {
         'oifname "none" meta nfproto ipv6',
         frozenset({"v6 tunnel both"}),
     ),
+    "connections outlive their exit": Hole(
+        '    oifname "$TS_IF" meta l4proto tcp jump flows\n',
+        "",
+        frozenset({"tcp begun before the cut", "tcp ended after the cut"}),
+    ),
     "any resolver": Hole("ip daddr @resolvers ", "", frozenset({"dns elsewhere", "dns pod neighbour"})),
     "any place for tailscaled": Hole("ip daddr @transport ", "", frozenset({"uplink marked elsewhere"})),
 }
@@ -321,7 +392,7 @@ def test_each_rule_stops_what_it_is_for(tmp_path: Path, hole: Hole) -> None:
     assert hole.old in text
     # The script looks for both gates in what it has loaded; here it shall not.
     script = tmp_path / "mutant.sh"
-    script.write_text(text.replace(hole.old, hole.new).replace('*"@egress_ok"*"@lock_ok"*', "*"))
+    script.write_text(text.replace(hole.old, hole.new).replace('*"jump flows"*"@egress_ok"*"@lock_ok"*', "*"))
     said = in_a_namespace(tmp_path, script)
     got_out = {packet for packet, answer in said.items() if answer == "sent"}
     assert got_out - {packet for packet, leaves in LEAVES.items() if leaves} == hole.lets_out

@@ -93,6 +93,35 @@ def test_the_gate_is_shut_before_another_exit_is_selected(bench: Bench) -> None:
     assert "gate egress_ok open" not in order[select + 1 : opened]
 
 
+def test_connections_end_with_the_exit_they_began_by(bench: Bench) -> None:
+    """Cut after the gate is shut and before another exit is selected, each time under a number of its own."""
+    begin(bench, TS_EGRESS_CHECK_WS_URL="")
+    bench.world("argv.log", "")
+    bench.silence(EXIT1)
+    until("second exit", lambda: bench.ask("egress")[1].get("exit") == EXIT2)
+    bench.silence(EXIT2)
+    until("third exit", lambda: bench.ask("egress")[1].get("exit") == EXIT3)
+    calls = bench.calls("gate egress_ok", "flows begin anew", "--exit-node=100")
+    words = {"gate": "shut", "flows": "cut", "tailscale": "select"}
+    order = [words[call.split()[0]] for call in calls if call != "gate egress_ok open"]
+    # The first exit is tried again before the third.
+    once = ["shut", "shut", "cut", "select"]
+    assert order == [*once, *once, "cut", "select"]
+    numbers = [call.split()[-1] for call in bench.calls("flows begin")]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_no_exit_is_selected_while_connections_cannot_be_cut(bench: Bench) -> None:
+    """Neither by number nor by a new table: refused with the kernel's word, and the gate stays shut."""
+    bench.world("stuck-flows", "")
+    bench.world("nft-refuses", "no room")
+    bench.start_watch(LOCK_MODE="none")
+    refused = until("refused", lambda: bench.seen("watch", "exit-refused", exit=EXIT1))
+    assert refused[0]["code"] == 12 and "no room" in refused[0]["why"]
+    assert not bench.calls("--exit-node=100")
+    assert not bench.gate("egress_ok")
+
+
 @pytest.mark.parametrize(("silences", "left"), [(1, False), (2, True)])
 def test_hysteresis(bench: Bench, silences: int, left: bool) -> None:
     """One unanswered probe is a doubt, the configured number of them is a loss."""

@@ -21,6 +21,9 @@ class Session:
         monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
         monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+        # On a CI machine pytest would repeat every message in full in its short summary.
+        for name in ("CI", "BUILD_NUMBER"):
+            monkeypatch.delenv(name, raising=False)
         # Each process would read, and under PYTHONDONTWRITEBYTECODE rewrite, plugins that no test here is about.
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
