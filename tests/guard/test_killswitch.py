@@ -348,7 +348,7 @@ class Hole:
 REJECT = "reject with icmpx type admin-prohibited"
 HOLES = {
     "last rule accepts": Hole(
-        f"    counter name blocked {REJECT}\n  }}\n  chain tailnet",
+        f"    counter name blocked {REJECT}\n  }}\n  chain flows",
         "    accept\n  }\n  chain flows",
         frozenset(
             {"uplink", "uplink marked elsewhere", "uplink other mark", "dns elsewhere", "dns pod neighbour"}
