@@ -22,12 +22,17 @@ def test_ids_are_unique_and_belong_to_their_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "phase", "count"), [("T1", 2, 15), ("T2", 3, 8), ("T3", 3, 26), ("T4", 3, 10), ("P1", 1, 4)]
-)
-def test_numbers_have_no_holes(test: str, phase: int, count: int) -> None:
+    ("test", "phases", "count"),
+    [
+        ("P0", {0}, 10), ("P1", {1}, 5), ("P2", {2}, 4), ("P3", {3}, 4), ("P4", {4}, 3),
+        ("T1", {2}, 15), ("T2", {3}, 8), ("T3", {3}, 26), ("T4", {3}, 10),
+        ("T5", {1}, 6), ("T6", {3}, 5), ("T7", {2, 3}, 5), ("T8", {3}, 10),
+    ],
+)  # fmt: skip
+def test_numbers_have_no_holes(test: str, phases: set[int], count: int) -> None:
     found = [rule for rule in RULES if rule.test == test]
     assert [rule.id for rule in found] == [f"{test}.{n}" for n in range(1, count + 1)]
-    assert {rule.phase for rule in found} == {phase}
+    assert {rule.phase for rule in found} == phases
 
 
 def test_nothing_at_all_is_unknown() -> None:
