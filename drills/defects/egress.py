@@ -39,7 +39,7 @@ NO_KILL_SWITCH = """
 #!/bin/sh
 # Says that everything is loaded, keeps the gates as files, touches no packet.
 case "$*" in
-  *"list chain"*) echo "hook output priority 300; policy drop; @egress_ok @lock_ok" ;;
+  *"list chain"*) echo "hook output priority 300; policy drop; jump flows @egress_ok @lock_ok" ;;
   *"list set"*) for set in "$@"; do :; done; [ ! -e /tmp/gate.$set ] || echo '"elem"' ;;
   "-f -") while read -r verb a b c set rest; do case $verb in flush) rm -f /tmp/gate.$set ;; add) : >/tmp/gate.$set ;; esac; done ;;
 esac
