@@ -134,7 +134,7 @@ def _siege(target: Target, host: str) -> str:
     attack = Siege(target.hosts, host, target.record)
     attack.start(1, siege.ends(_echo(target), web), seconds=30.0, device="")
     found = attack.stop()
-    for way in ("tcp", "websocket", "dns", "udp"):
+    for way in ("tcp", "lingering", "websocket", "dns", "udp"):
         if found.stopped(way):
             raise Unknown(f"tries of {way} from {host}", found.brief()[way], "all of them on their way")
     if len(found.saw) != 1:

@@ -21,6 +21,7 @@ from fixtures.faults import (
     WrongAddress,
 )
 from fixtures.observe import ingested
+from fixtures.observe.capture import Capture
 from fixtures.observe.eventually import eventually
 from fixtures.observe.ledger import EgressLedger
 from fixtures.observe.nomad_types import Allocation
@@ -99,11 +100,12 @@ def test_the_next_exit_takes_over(
     faults: Journal,
     worker_recorder: AllocationRecorder,
     egress_ledger: EgressLedger,
+    leak_capture: Capture,
     measure: Measure,
     mode: Mode,
 ) -> None:
     """Lets the primary exit fail in the way the case is named after: the worker must go on by the next one."""
-    measure(**fails_over(target, faults, worker_recorder, egress_ledger, working(), mode))
+    measure(**fails_over(target, faults, worker_recorder, egress_ledger, leak_capture, working(), mode))
 
 
 @pytest.mark.rule("T4.8")
@@ -123,28 +125,36 @@ def test_the_primarys_return_causes_no_flapping(
     egress.primary_in_use(target, faults, held, own)
     booked, begun = egress_ledger.since_start(), time.time()
     watched: list[float] = []
-    settled = begun
-    for round_ in range(ROUNDS):
-        with faults.applied(ProcessKill(primary.name, TAILSCALED, at_most=LIFETIME)):
-            if round_ == 0:
-                lost = egress.said(
-                    target, held, "exit-lost", begun, within=own.detection() + failover.LOG_DELAY
-                )
-                active = egress.said(
-                    target, held, "exit-active", lost.t, within=own.switch() + failover.LOG_DELAY
-                )
-                assert active.exit == fallback.tailnet, f"{active.exit} took over"
-                # The very line of the switch is no change after it.
-                settled = active.t + 0.001
-            else:
-                watched.append(failover.unchanged(target, held, settled, own.detection()))
-        egress.exit_is_up(target, primary)
-        watched.append(failover.unchanged(target, held, settled, own.quiet()))
+    settled, lingering = begun, 0
+    with egress.besieged(target, held, failover.SIEGE) as attack:
+        for round_ in range(ROUNDS):
+            with faults.applied(ProcessKill(primary.name, TAILSCALED, at_most=LIFETIME)):
+                if round_ == 0:
+                    lost = egress.said(
+                        target, held, "exit-lost", begun, within=own.detection() + failover.LOG_DELAY
+                    )
+                    active = egress.said(
+                        target, held, "exit-active", lost.t, within=own.switch() + failover.LOG_DELAY
+                    )
+                    assert active.exit == fallback.tailnet, f"{active.exit} took over"
+                    # The very line of the switch is no change after it.
+                    settled = active.t + 0.001
+                    lingering = failover.outlived(target, attack)
+                else:
+                    watched.append(failover.unchanged(target, held, settled, own.detection()))
+            egress.exit_is_up(target, primary)
+            watched.append(failover.unchanged(target, held, settled, own.quiet()))
     assert egress.in_use(target, held) == fallback.tailnet, "the worker is on another exit"
     egress.same_worker(target, held)
     leaked = egress_ledger.forbidden_since(booked)
     assert not leaked, f"packets from addresses that are no exit: {leaked}"
-    measure(returns=ROUNDS, changes=1, watched_seconds=[round(one, 1) for one in watched], forbidden=0)
+    measure(
+        returns=ROUNDS,
+        changes=1,
+        watched_seconds=[round(one, 1) for one in watched],
+        lingering=lingering,
+        forbidden=0,
+    )
 
 
 @pytest.mark.rule("T4.9")

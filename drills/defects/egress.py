@@ -53,6 +53,15 @@ IPV4_ONLY = """
 case "$*" in "-f /"*) exec /usr/sbin/nft insert rule inet gvfx_ks outp meta nfproto ipv6 accept ;; esac
 """
 
+NO_CUT = """
+#!/bin/sh
+# Does all it is told but to end the connections of the exit before.
+[ "$*" = "-f -" ] || exec /usr/sbin/nft "$@"
+said=$(cat)
+case $said in "flush chain"*) exit 0 ;; esac
+printf '%s\n' "$said" | /usr/sbin/nft -f -
+"""
+
 LOOKS_ONCE = """
 #!/bin/sh
 # What the echo answered once it answers for ever.
@@ -145,6 +154,18 @@ DEFECTS: tuple[Defect, ...] = (
                 with_tool(names.WATCH_TASK, "GVFX_NFT", IPV4_ONLY),
             )
         ),
+    ),
+    Defect(
+        id="connections-outlive-exit",
+        title="connections are not cut when another exit is selected",
+        mutation="gvfx-worker: the watch's nft leaves the numbering of connections as it is",
+        why=(
+            "the next exit has not seen them begin, and sends their last packets on with the worker's tailnet address;"
+            " with all exits dead most of them are given up before one is back"
+        ),
+        expected_red=FAILOVER - {"T4.9"},
+        tolerated=frozenset({"T4.9"}),
+        jobs=_worker(with_tool(names.WATCH_TASK, "GVFX_NFT", NO_CUT)),
     ),
     Defect(
         id="guard-without-watch",

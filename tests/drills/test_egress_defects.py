@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def run(path: Path, *words: str, given: str = "", **environment: str) -> str:
 def test_a_kill_switch_that_is_none_keeps_its_gates(tmp_path: Path) -> None:
     nft = tool(tmp_path, "nft", egress.NO_KILL_SWITCH)
     chain = run(nft, "list", "chain", "inet", "gvfx_ks", "outp")
-    assert "policy drop;" in chain and "@egress_ok" in chain and "@lock_ok" in chain
+    # What the script itself looks for.
+    assert re.search(r"policy drop;.*jump flows.*@egress_ok.*@lock_ok", chain)
     ask = ("-j", "list", "set", "inet", "gvfx_ks", "egress_ok")
     assert run(nft, *ask) == ""
     refresh = (
@@ -59,6 +61,15 @@ def test_a_kill_switch_that_is_none_keeps_its_gates(tmp_path: Path) -> None:
     assert '"elem"' in run(nft, *ask)
     run(nft, "-f", "-", given="flush set inet gvfx_ks egress_ok\n")
     assert run(nft, *ask) == ""
+
+
+def test_connections_are_not_cut_and_gates_still_move(tmp_path: Path) -> None:
+    nft = tool(tmp_path, "nft", egress.NO_CUT.replace("/usr/sbin/nft", "real"))
+    tool(tmp_path, "real", '#!/bin/sh\nprintf "[%s]" "$@"; case "$*" in *"-f -"*) cat ;; esac')
+    assert run(nft, "-f", "-", given="flush chain inet gvfx_ks flows\nadd rule x\n") == ""
+    gate = "flush set inet gvfx_ks lock_ok\nadd element x"
+    assert run(nft, "-f", "-", given=f"{gate}\n") == f"[-f][-]{gate}"
+    assert run(nft, "-f", "/table.nft") == "[-f][/table.nft]"
 
 
 def test_up_loses_its_timeout_and_nothing_else(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,7 @@ def echo() -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield int(server.server_address[1])
     server.shutdown()
@@ -71,7 +71,7 @@ def test_every_way_is_tried_and_told(tmp_path: Path, echo: int) -> None:
     closed = ("127.0.0.1", 9)
     siege.start(1, Ends(("127.0.0.1", echo), closed, "/ws"), seconds=30, device="no-such-device")
     found = siege.stop()
-    assert set(found.counts) == {"tcp", "websocket", "dns", "udp", "ipv6", "uplink"}
+    assert set(found.counts) == {"tcp", "lingering", "websocket", "dns", "udp", "ipv6", "uplink"}
     assert found.total == sum(found.tried(way) for way in found.counts) >= 6
     assert found.saw == ("127.0.0.1",)
     assert set(found.counts["tcp"]) == {"answered"}
@@ -92,7 +92,7 @@ def test_it_ends_by_itself(tmp_path: Path) -> None:
     body = {"done": False}
     while not body["done"]:
         body = json.loads(next(tmp_path.glob("*.out")).read_text() or '{"done": false}')
-    assert siege.stop().counts.keys() == {"tcp", "websocket", "dns", "udp", "ipv6"}
+    assert siege.stop().counts.keys() == {"tcp", "lingering", "websocket", "dns", "udp", "ipv6"}
 
 
 def test_an_agent_that_never_tried_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
