@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from drills.defects import matrix
-from drills.defects.catalogue import BY_ID, DEFECTS, PROVEN
+from drills.defects.catalogue import BY_ID, CONTROLS, DEFECTS, PROVEN
 from drills.defects.runner import CLEAN, Runner, run_all
 from fixtures import console
 from fixtures.errors import SuiteError
@@ -27,6 +27,11 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m drills.defects", description=__doc__)
     parser.add_argument("--only", action="append", choices=sorted(BY_ID), help="this defect; repeatable")
     parser.add_argument("--trial", action="store_true", help="also the tests on trial, and their defects")
+    parser.add_argument(
+        "--own",
+        action="store_true",
+        help="ask only a defect's own rules and a few controls: quick, proves less",
+    )
     parser.add_argument("--clean", type=int, default=1, metavar="N", help="clean runs before (1)")
     parser.add_argument("--list", action="store_true", help="print the catalogue and stop")
     parser.add_argument("--run-dir", type=Path, help="where the histories go")
@@ -49,13 +54,17 @@ def main(argv: list[str]) -> int:
         try:
             with held() as lock, closing(ensure_target(options, record)) as target:
                 tests = "phase3 or trial" if given.trial else "phase3"
-                rows = run_all(Runner(target, record, options, directory, say, lock, tests), chosen, say)
+                controls = CONTROLS if given.own else None
+                runner = Runner(target, record, options, directory, say, lock, tests, controls)
+                rows = run_all(runner, chosen, say)
         except SuiteError as error:
             say(str(error))
             return 2
     say("")
     for one in rows:
         say(one.describe())
+    if given.own:
+        say(f"asked: each defect's own rules, and {' '.join(sorted(CONTROLS))}")
     say(matrix.summary(rows))
     return 0 if all(one.matches for one in rows) else 1
 

@@ -174,6 +174,26 @@ BY_ID = {defect.id: defect for defect in DEFECTS}
 PROVEN = tuple(one.id for one in DEFECTS if one not in egress.DEFECTS)
 """Those whose red rules have been seen red on the cluster; the others wait for the tests on trial."""
 
+CONTROLS = frozenset(
+    {
+        "P3.1",
+        "P3.3",
+        "T1.9",
+        "T2.1",
+        "T2.3",
+        "T2.5",
+        "T3.1",
+        "T3.2",
+        "T3.4",
+        "T3.24",
+        "T3.25",
+        "T3.26",
+        "T4.1",
+        "T4.5",
+    }
+)
+"""Of every test some rules that most defects leave alone: asked with a defect's own where the whole takes too long."""
+
 
 def change_from_environment() -> DeploymentChange | None:
     """The change of the defect named by GVFX_DEFECT, None when it is unset. Refused for an unknown name."""

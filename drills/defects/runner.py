@@ -27,7 +27,7 @@ class Runner:
     """One matrix run.
 
     `say` prints a line of progress, `lock` is the descriptor of the rehearsal's lock, `tests` the marker expression
-    that chooses the tests.
+    that chooses the tests; with `controls` only a defect's own rules and these are asked.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Runner:
         say: Callable[[str], None],
         lock: int,
         tests: str,
+        controls: frozenset[str] | None = None,
     ) -> None:
         self._target = target
         self._record = record
@@ -47,6 +48,7 @@ class Runner:
         self._say = say
         self._lock = lock
         self._tests = tests
+        self._controls = controls
 
     def run(self, defect: Defect, name: str) -> matrix.Row:
         """Apply, test, undo. An error while undoing is raised: the next line would be judged wrongly."""
@@ -80,6 +82,9 @@ class Runner:
             "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),
             "--run-dir", str(directory),
         ]  # fmt: skip
+        if self._controls is not None:
+            own = defect.expected_red | defect.expected_unknown | defect.tolerated
+            argv += ["--rules", ",".join(sorted(own | self._controls))]
         with (directory / "pytest.log").open("w", encoding="utf-8") as log:
             subprocess.run(
                 argv, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False, pass_fds=(self._lock,)

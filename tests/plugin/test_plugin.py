@@ -365,3 +365,30 @@ def test_a_full_disk_is_said_before_anything_is_measured(
     assert result.ret == 4
     assert f"next: df -h {inner.run_dir}" in result.stderr.str()
     assert not (inner.run_dir / "events.ndjson").exists()
+
+
+TWO = """
+@pytest.mark.rule("T1.1")
+def test_one(measure): measure(n=1)
+@pytest.mark.rule("T1.2")
+def test_two(measure): measure(n=1)
+@pytest.mark.rule("T2.1")
+def test_three(measure): measure(n=1)
+def test_of_no_rule(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "decided"), [("T1.2", {"T1.2"}), ("T1", {"T1.1", "T1.2"}), ("T1.1, T2", {"T1.1", "T2.1"})]
+)
+def test_rules_are_chosen_by_their_ids(inner: Session, asked: str, decided: set[str]) -> None:
+    result = inner.run(TWO, "--rules", asked)
+    assert set(inner.outcomes) == decided
+    result.assert_outcomes(passed=len(decided), deselected=4 - len(decided))
+
+
+@pytest.mark.parametrize("asked", ["T1.99", "t1", ""])
+def test_rules_that_are_none_are_refused(inner: Session, asked: str) -> None:
+    result = inner.run(TWO, "--rules", asked, in_process=False)
+    assert result.ret == 4
+    assert "--rules: " in result.stderr.str() + result.stdout.str()
