@@ -9,7 +9,7 @@
 #   tailscale    sidecar: wait for the table, run tailscaled, log in when it asks for it
 #   watch        sidecar: select and probe exits, hold the Nomad lock, refresh the gates, answer on port 9100
 #   guard        prestart task: refuse the start until the egress is proven, then stand by for the lock
-#   run -- CMD   main task: start CMD when ready, SIGKILL its process group when a lease is over
+#   run -- CMD   main task: start CMD when ready, end its process group when a lease is over
 #   check        preflight: prove the HTTP and WebSocket path as the unprivileged user the worker is
 #   ready        print readiness, exit 0 or 1
 #   version      print versions
@@ -32,6 +32,7 @@
 #   TS_RETURN_SECONDS 0          0: stay on a fallback until it fails.  Else return to the primary after so long, and
 #                                only if the primary answers three tailscale pings; each failed return doubles the wait
 #   TS_BLOCKED_STOP_SECONDS 30   no proven egress for so long: the worker is stopped (run exits 75)
+#   TS_STOP_GRACE_SECONDS 5      then it has TERM and so long to close what it has begun; without the lock it has KILL   (run)
 #   TS_WAIT_SECONDS 60           how long guard waits for egress, tailscale and watch for the kill switch
 #   TS_INTERFACE tailscale0      name of tailscaled's interface
 #   TS_UPLINK, TS_POD_CIDR       derived from the default route; set them where that is wrong
@@ -693,10 +694,11 @@ lease() {
   write "$SHARED/lease.$1" "$2"
 }
 
-# leases_good: true while both deadlines lie in the future.  Builtins only.
+# leases_good [NAME...]: true while the deadlines of these leases, or of both, lie in the future.  Builtins only.
 leases_good() {
   now
-  for lease_ in lock egress; do
+  [ $# -gt 0 ] || set -- lock egress
+  for lease_; do
     deadline_=0
     { read -r deadline_ < "$SHARED/lease.$lease_"; } 2> /dev/null || deadline_=0
     case "$deadline_" in '' | *[!0-9]*) deadline_=0 ;; esac
@@ -1310,6 +1312,8 @@ ready() {
 # Inside the worker's own image: busybox and this file are all there is.
 run() {
   [ $# -gt 0 ] || { echo "usage: run -- COMMAND..." >&2; exit 2; }
+  duration TS_STOP_GRACE_SECONDS 5
+  STOP_GRACE=$D
   trap 'event worker-stopped-before-start; exit 0' TERM INT
   now; begun_=$NOW said_at_=$NOW
   until leases_good && timeout 2 wget -q -O /dev/null "http://127.0.0.1:$PORT/cgi-bin/ready" 2> /dev/null; do
@@ -1328,6 +1332,14 @@ run() {
   trap 'event worker-term; kill -TERM -$CHILD 2> /dev/null || kill -TERM $CHILD 2> /dev/null' TERM INT
   while kill -0 $CHILD 2> /dev/null; do
     if ! leases_good; then
+      if [ "$OVER" = egress ]; then
+        # The way out has been shut for long, the stores are open while the lock is held: time to close what was begun.
+        event worker-term "" "" egress "the egress lease is over"
+        kill -TERM -$CHILD 2> /dev/null || kill -TERM $CHILD 2> /dev/null
+        grace_=$((NOW + STOP_GRACE))
+        while kill -0 $CHILD 2> /dev/null && leases_good lock && [ "$NOW" -lt "$grace_" ]; do sleep 0.1; done
+        OVER=egress
+      fi
       kill -KILL -$CHILD 2> /dev/null || kill -KILL $CHILD 2> /dev/null
       wait $CHILD 2> /dev/null
       event worker-killed "" "" "$OVER" "the $OVER lease is over" 75

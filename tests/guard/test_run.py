@@ -111,7 +111,8 @@ def test_the_end_of_either_lease_kills_the_whole_group(
     """Code 75, and no child survives, not even one that ignores TERM."""
     answers.status = 200
     grant(bench)
-    process = bench.start("run", "--", str(worker(bench, FAMILY.replace("$0.pids", f"{bench.root}/pids"))))
+    family = worker(bench, FAMILY.replace("$0.pids", f"{bench.root}/pids"))
+    process = bench.start("run", "--", str(family), TS_STOP_GRACE_SECONDS="0.3")
     until("both are up", lambda: len(pids(bench)) == 2)
     path = bench.root / "shared" / f"lease.{lease}"
     if how == "expires":
@@ -124,6 +125,42 @@ def test_the_end_of_either_lease_kills_the_whole_group(
     until("all dead", lambda: not [pid for pid in pids(bench) if alive(pid)])
     killed = bench.seen("run", "worker-killed", code=75)
     assert [one["got"] for one in killed] == [lease]
+
+
+CLOSES = """
+trap 'echo closed > "$0.closed"; exit 0' TERM
+: > "$0.up"
+while :; do sleep 0.05; done
+"""
+
+
+def test_without_egress_the_worker_may_close_what_it_has_begun(bench: Bench, answers: Answers) -> None:
+    """TERM first while the lock is held, since the stores are open; the code is 75 all the same."""
+    answers.status = 200
+    grant(bench)
+    command = worker(bench, CLOSES)
+    process = bench.start("run", "--", str(command))
+    until("up, with its trap set", Path(f"{command}.up").exists)
+    grant(bench, egress=0)
+    assert process.wait(timeout=5) == 75
+    assert Path(f"{command}.closed").exists()
+    assert [one["got"] for one in bench.seen("run", "worker-killed", code=75)] == ["egress"]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "within the grace"])
+def test_without_the_lock_the_worker_closes_nothing(bench: Bench, answers: Answers, late: bool) -> None:
+    """Somebody else may work by now: KILL, no matter what else is over."""
+    answers.status = 200
+    grant(bench)
+    command = worker(bench, CLOSES.replace("exit 0", ":"))
+    process = bench.start("run", "--", str(command), TS_STOP_GRACE_SECONDS="60")
+    until("up, with its trap set", Path(f"{command}.up").exists)
+    if late:
+        grant(bench, egress=0)
+        until("TERM", Path(f"{command}.closed").exists)
+    grant(bench, lock=0, egress=0)
+    assert process.wait(timeout=5) == 75
+    assert Path(f"{command}.closed").exists() == late
 
 
 @pytest.mark.parametrize("code", [0, 1, 42])

@@ -37,7 +37,7 @@ def test_bounds_follow_the_settings() -> None:
     assert found.fastest_detection() == 2
     assert found.websocket_detection() == 5 + 2 * (1 + 2 + 2) + egress.BUSY
     assert found.switch() < found.switch(1) < found.recovery()
-    assert found.stopped() == 30 + egress.RESTART + egress.BUSY
+    assert found.stopped() == 30 + egress.RESTART + egress.STOP_GRACE + egress.BUSY
     slower = egress.settings({**ENV, "TS_PROBE_FAILS": "3"})
     assert slower.detection() - found.detection() == 2
     plain = egress.settings({**ENV, "TS_EGRESS_CHECK_WS_URL": ""})
