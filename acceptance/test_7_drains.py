@@ -100,16 +100,17 @@ class AppDrill:
     def _make(self) -> tuple[AppDrain, Calls, frozenset[str]]:
         target = self._target
         seen = drains.steady(target, [job.id for job in names.SERVICES])
+        drains.served(target)
         node = drains.app_node(seen)
         here = {one.id for one in seen.on(node)}
-        served = frozenset(one.address for one in target.instances(names.API.service) if one.alloc_id in here)
+        theirs = frozenset(one.address for one in target.instances(names.API.service) if one.alloc_id in here)
         calls = Calls(target)
         try:
             calls.start()
             drain = drains.drain_app_node(target, self._faults, self._footprints, seen, node)
         finally:
             calls.stop()
-        return drain, calls, served
+        return drain, calls, theirs
 
 
 @pytest.fixture(scope="session")
@@ -204,20 +205,22 @@ def test_a_drained_node_hands_the_worker_over(
     within = drains.deadline(target, seen, node)
     watch = Watch(target, there, node)
     begun = time.time()
-    with drains.footprint(target, footprints, f"drain of the worker's node {node.name}", seen):
-        with faults.applied(NodeDrain(node.name, node.id, within)):
-            struck = time.monotonic()
-            patience = handover.DRAIN_BATCH + own.ceiling + own.unreleased + deadlines.MARGIN
-            new = drains.came(target, watch.arrival(held.id, patience), seen)
-            out = drains.emptied(target, node, known, max(0.0, within - (time.monotonic() - struck)))
-            emptied = time.monotonic() - struck
-            old = target.nomad.allocation(held.id)
-            absence = drains.absence(old, new)
-            pause = drains.exchange_pause(target, begun - 60, absence.middle, own.starting)
-            holder = (target.nomad.variable(names.LOCK_PATH).get("Items") or {}).get("holder")
-            locked = target.nomad.lock_is_held(names.LOCK_PATH)
-            wrong = drains.misplaced(drains.survey(target), node, target.hosts.names(drains.WITNESS))
-            wrong += drains.on_the_witness(target)
+    with (
+        drains.footprint(target, footprints, f"drain of the worker's node {node.name}", seen),
+        faults.applied(NodeDrain(node.name, node.id, within)),
+    ):
+        struck = time.monotonic()
+        patience = handover.DRAIN_BATCH + own.ceiling + own.unreleased + deadlines.MARGIN
+        new = drains.came(target, watch.arrival(held.id, patience), seen)
+        out = drains.emptied(target, node, known, max(0.0, within - (time.monotonic() - struck)))
+        emptied = time.monotonic() - struck
+        old = target.nomad.allocation(held.id)
+        absence = drains.absence(old, new)
+        pause = drains.exchange_pause(target, begun - 60, absence.middle, own.starting)
+        holder = (target.nomad.variable(names.LOCK_PATH).get("Items") or {}).get("holder")
+        locked = target.nomad.lock_is_held(names.LOCK_PATH)
+        wrong = drains.misplaced(drains.survey(target), node, target.hosts.names(drains.WITNESS))
+        wrong += drains.on_the_witness(target)
     out.proven()
     assert not wrong, "; ".join(wrong)
     assert watch.most == 1, f"{watch.most} worker processes at one instant"
@@ -273,10 +276,12 @@ def test_the_worker_leaves_a_node_that_does_not_let_it_run(
     watch = Watch(target, there, node)
     patience = ceiling + own.unreleased + deadlines.MARGIN
     begun = time.time()
-    with faults.applied(TaskHeldDown(node.name, names.WORKER_TASK, at_most=patience + deadlines.MARGIN)):
-        arrival = watch.arrival(held.id, patience)
-        new = drains.came(target, arrival, seen)
-    drains.settled(target, seen)
+    try:
+        with faults.applied(TaskHeldDown(node.name, names.WORKER_TASK, at_most=patience + deadlines.MARGIN)):
+            arrival = watch.arrival(held.id, patience)
+            new = drains.came(target, arrival, seen)
+    finally:
+        drains.back_to_work(target)
     assert new.node_id != node.id, f"the worker was placed anew on {node.name}, where it cannot run"
     assert watch.most == 1, f"{watch.most} worker processes at one instant"
     failover.never_two(target, worker_recorder, begun)
