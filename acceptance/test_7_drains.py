@@ -102,6 +102,7 @@ class AppDrill:
         seen = drains.steady(target, [job.id for job in names.SERVICES])
         drains.served(target)
         node = drains.app_node(seen)
+        drains.movable(target, seen, node)
         here = {one.id for one in seen.on(node)}
         theirs = frozenset(one.address for one in target.instances(names.API.service) if one.alloc_id in here)
         calls = Calls(target)
@@ -185,6 +186,7 @@ def _steady(target: Target) -> tuple[Allocation, Survey, Node, list[Node]]:
     there = drains.places_left(seen, node)
     if not there:
         raise Unknown(f"places for {names.WORKER_JOB}", f"only {node.name}", "a second node of its class")
+    drains.movable(target, seen, node)
     return held, seen, node, there
 
 

@@ -130,6 +130,17 @@ def test_a_drain_of_an_unsteady_cluster_proves_nothing(pretend: Pretend) -> None
         drains.steady(pretend.target, SERVICES)
 
 
+def test_what_nomad_does_not_call_healthy_cannot_be_drained_yet(pretend: Pretend, clock: FakeTime) -> None:
+    seen = drains.survey(pretend.target)
+    node = seen.node("id-c3")
+    drains.movable(pretend.target, seen, node)
+    (one,) = seen.on(node)
+    pretend.cluster.allocations_[one.id] = replace(one, deployment_healthy=None)
+    with pytest.raises(Unknown, match=f"gvfx-worker {one.id[:8]}"):
+        drains.movable(pretend.target, seen, node)
+    assert clock.now == pytest.approx(10 + 15, abs=1)
+
+
 def test_the_engine_is_believed_only_if_it_shows_what_runs(pretend: Pretend) -> None:
     seen = drains.survey(pretend.target)
     node = seen.node("id-c1")
@@ -234,7 +245,7 @@ def test_a_waiting_worker_is_put_to_work(pretend: Pretend) -> None:
 
 
 NODE = Node("n1", "c1", "", "app", "ready", "eligible", False, "")
-STATE = JobState(3, "running", 2, 2)
+STATE = JobState(3, False, 2, 2)
 
 
 @pytest.mark.parametrize(
