@@ -142,25 +142,39 @@ def test_every_address_of_an_answer_is_called() -> None:
     assert {one["problem"] for one in refused} == {"ConnectionRefusedError"}
 
 
-def test_a_kept_answer_meets_what_a_new_one_does_not() -> None:
-    record = InMemory()
-    answer = ["127.0.0.1", "127.0.0.2"]
-    with service("127.0.0.1") as one, service("127.0.0.2", one.server_port) as other:
-        client = Caller(call(one.server_port), lambda: tuple(answer), record, kept={"kept": 0.3}, every=0.01)
-        client.start()
-        until(lambda: "127.0.0.2" in client.addresses and len(client.samples("kept")) > 4)
-        # It leaves the name first, and stops serving when nobody who asks anew still comes.
-        answer.remove("127.0.0.2")
-        asked = len(client.samples("api"))
-        until(lambda: len(client.samples("api")) > asked + 20)
-        other.server_close()
-        kept = len(client.samples("kept"))
-        until(lambda: len(client.samples("kept")) > kept + 60)
-        client.stop()
+class Clock:
+    """A clock that stands until it is moved."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_kept_answer_meets_what_a_new_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, answer, up = Clock(), ["a", "b"], {"a", "b"}
+    monkeypatch.setattr(caller, "time", clock)
+    monkeypatch.setattr(Call, "made", lambda self, address: "" if address in up else "refused")
+    client = Caller(call(1), lambda: tuple(answer), InMemory(), kept={"kept": 0.5})
+
+    def rounds(count: int) -> list[bool]:
+        """Whether each call by a kept answer ended well, of so many rounds."""
+        before = len(client.samples("kept"))
+        for _ in range(count):
+            client._round()
+            clock.now = round(clock.now + 0.1, 3)
+        return [ok for _, ok in client.samples("kept")][before:]
+
+    assert rounds(5) == [], "no answer is old enough yet"
+    assert rounds(2) == [True] * 4
+    # It leaves the name and stops serving in one breath: five rounds go on to call it.
+    answer.remove("b")
+    up.remove("b")
+    assert sorted(rounds(5)) == [False] * 5 + [True] * 5
+    assert rounds(3) == [True] * 3
     assert all(ok for _, ok in client.samples("api"))
-    assert not all(ok for _, ok in client.samples("kept"))
-    # After its answer has aged the client is served again.
-    assert client.samples("kept")[-1][1]
+    assert client.addresses == {"a", "b"}
+    client.stop()
 
 
 def test_bad_answers_late_answers_and_no_address_are_all_bad_samples() -> None:
