@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from drills.defects import egress
+from drills.defects import drains, egress
 from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
 from fixtures.errors import Refused
 from fixtures.target import hcl, names
@@ -59,7 +59,7 @@ def _stop_legacy(target: Target) -> None:
 _NO_REVERT = replace_once("auto_revert       = true", "auto_revert       = false")
 
 _NO_WORKER = (
-    frozenset({"P3.3", "P3.4", "T2.1", "T2.3", "T2.4", "T2.5", "T2.7", "T3.1"})
+    frozenset({"P3.3", "P3.4", "T2.1", "T2.3", "T2.4", "T2.5", "T2.7", "T3.1", "T7.3", "T7.4"})
     | egress.REFUSED
     | egress.DISTURBED
     | egress.FAILOVER
@@ -98,6 +98,8 @@ DEFECTS: tuple[Defect, ...] = (
         mutation="gvfx-api: weakness unhealthy for allocation index 1, no automatic revert",
         why="the service name still answers; its rollout fails, one instance says 503, Consul sees it",
         expected_red=frozenset({"P2.2", "T1.1", "T1.9"}),
+        # A drain of a node is judged when every service was there before it.
+        expected_unknown=frozenset({"T7.1", "T7.2"}),
         jobs={
             names.API.id: JobChange(
                 mutate=_NO_REVERT,
@@ -137,7 +139,7 @@ DEFECTS: tuple[Defect, ...] = (
         # A watch that ends at once for its settings may or may not be seen running by whoever starts the worker.
         # Without the guard's stand-by a replacement on the other node starts its task, though not the process
         # in it, while its predecessor is still being stopped: seen or not, by the order of two stops.
-        tolerated=frozenset({"T2.2", "T2.7", "T3.10"}),
+        tolerated=frozenset({"T2.2", "T2.7", "T3.10", "T7.3", "T7.4"}),
         jobs={
             names.WORKER_JOB: JobChange(mutate=hcl.task_command(names.GUARD_TASK, ["/bin/sh", "-c", "true"]))
         },
@@ -167,11 +169,12 @@ DEFECTS: tuple[Defect, ...] = (
         },
     ),
     *egress.DEFECTS,
+    *drains.DEFECTS,
 )
 """In the order of the matrix."""
 
 BY_ID = {defect.id: defect for defect in DEFECTS}
-PROVEN = tuple(one.id for one in DEFECTS if one not in egress.DEFECTS)
+PROVEN = tuple(one.id for one in DEFECTS if one not in (*egress.DEFECTS, *drains.DEFECTS))
 """Those whose red rules have been seen red on the cluster; the others wait for the tests on trial."""
 
 CONTROLS = frozenset(

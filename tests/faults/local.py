@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from fixtures.faults import Scheduler
 from fixtures.observe.eventually import eventually
 from fixtures.observe.recording import InMemory
 from fixtures.target.capabilities import Completed, HostState
@@ -24,6 +25,10 @@ class Local:
             [*self.prefix, *argv], capture_output=True, text=True, timeout=timeout, check=False
         )
         return Completed(done.returncode, done.stdout, done.stderr)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        raise NotImplementedError
 
     def host_state(self, host: str) -> HostState:
         return self.state

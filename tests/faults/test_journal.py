@@ -25,10 +25,12 @@ from fixtures.faults import (
     Fault,
     HostDown,
     HostFreeze,
+    Ineligible,
     Journal,
     KillSwitchFlushed,
     LinkCut,
     NamespaceIpv6,
+    NodeDrain,
     NoWebSocket,
     ProcessFreeze,
     ProcessKill,
@@ -306,6 +308,8 @@ EXAMPLES: list[Fault] = [
     ExitCleared("c3", "tailscale-0a1b"),
     KillSwitchFlushed("c3", "egress-watch-0a1b"),
     NamespaceIpv6("c3", "egress-watch-0a1b", at_most=60),
+    NodeDrain("c3", "11111111-2222-3333-4444-555555555555", 90.5),
+    Ineligible("c4", "11111111-2222-3333-4444-555555555555"),
 ]
 
 
@@ -365,6 +369,9 @@ class Flaky(World):
         done: Completed = self._call(super().run, host, argv, timeout)
         return done
 
+    def mark(self, host: str, mark: str, on: bool) -> None:
+        self._call(super().mark, host, mark, on)
+
     def kill_host(self, host: str) -> None:
         self._call(super().kill_host, host)
 
@@ -383,6 +390,8 @@ actions = st.one_of(
     st.builds(Toggle, hosts, st.sampled_from(["a", "b"])),
     st.builds(HostDown, hosts),
     st.builds(HostFreeze, hosts),
+    st.builds(lambda host: NodeDrain(host, f"n-{host}", 30.0), hosts),
+    st.builds(lambda host: Ineligible(host, f"n-{host}"), hosts),
     st.integers(0, 5),  # end the fault at this place among the open ones
 )
 calls = st.sets(st.integers(1, 60), max_size=15)

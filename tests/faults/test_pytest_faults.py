@@ -24,7 +24,7 @@ from tests.faults.world import World
 def target(event_log):
     world = World(Path(os.environ["WORLD"]))
     able = os.environ.get("ABLE", "yes") == "yes"
-    return types.SimpleNamespace(label="pretend", hosts=world, power=world, can=lambda name: able)
+    return types.SimpleNamespace(label="pretend", hosts=world, power=world, nomad=world.scheduler, can=lambda name: able)
 """
 HEAD = "import pytest\nfrom fixtures.faults import HostDown, HostFreeze\n"
 

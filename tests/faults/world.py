@@ -15,8 +15,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fixtures.errors import FaultError, ProbeError
-from fixtures.faults import Fault, HostControl, HostDown, HostFreeze, Journal, registry_of
+from fixtures.faults import (
+    Fault,
+    HostControl,
+    HostDown,
+    HostFreeze,
+    Ineligible,
+    Journal,
+    NodeDrain,
+    Scheduler,
+    registry_of,
+)
 from fixtures.faults import journal_file as journal_file_module
+from fixtures.observe.nomad_types import Node
 from fixtures.observe.recording import InMemory
 from fixtures.target.capabilities import Completed, HostState
 
@@ -47,7 +58,7 @@ class Toggle(Fault):
         return done.stdout
 
 
-REGISTRY = registry_of(Toggle, HostDown, HostFreeze)
+REGISTRY = registry_of(Toggle, HostDown, HostFreeze, NodeDrain, Ineligible)
 
 
 class World:
@@ -77,6 +88,19 @@ class World:
         self._step(f"{verb} {host} {name} done")
         return Completed(0, "", "")
 
+    @property
+    def scheduler(self) -> Scheduler:
+        return Nodes(self)
+
+    def marked(self, host: str, mark: str) -> bool:
+        return (self._directory / host / mark).exists()
+
+    def mark(self, host: str, mark: str, on: bool) -> None:
+        self._step(f"{mark} {host}")
+        path = self._directory / host / mark
+        path.touch() if on else path.unlink(missing_ok=True)
+        self._step(f"{mark} {host} done")
+
     def kill_host(self, host: str) -> None:
         self._set(host, "stopped")
 
@@ -99,6 +123,32 @@ class World:
         written.write_text(state)
         written.rename(self._directory / f"{host}.state")
         self._step(f"{state} {host} done")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What a scheduler thinks of the hosts: it needs none of them alive. ``h1`` is the node ``n-h1``."""
+
+    world: World
+
+    def nodes(self) -> list[Node]:
+        return [self.node(f"n-{host}") for host in HOSTS]
+
+    def node(self, node_id: str) -> Node:
+        host = node_id.removeprefix("n-")
+        draining = self.world.marked(host, "draining")
+        closed = draining or self.world.marked(host, "closed")
+        eligibility = "ineligible" if closed else "eligible"
+        return Node(node_id, host, "", "", "ready", eligibility, draining, "")
+
+    def drain(self, node_id: str, deadline: float) -> None:
+        self.world.mark(node_id.removeprefix("n-"), "draining", True)
+
+    def set_eligibility(self, node_id: str, *, eligible: bool) -> None:
+        host = node_id.removeprefix("n-")
+        self.world.mark(host, "closed", not eligible)
+        if eligible:
+            self.world.mark(host, "draining", False)
 
 
 class Death:
@@ -146,6 +196,8 @@ def play(world: World, journals: Path) -> None:
     journal.begin(HostDown("h2"))
     journal.end(journal.open_faults[0])
     journal.begin(HostDown("h3"))
+    journal.begin(Ineligible("h1", "n-h1"))
+    journal.begin(NodeDrain("h3", "n-h3", 30.0))
     journal.close()
 
 

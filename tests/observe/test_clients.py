@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from fixtures.errors import ProbeError
-from fixtures.observe.consul import ConsulProbe, service
+from fixtures.observe.consul import ConsulProbe, dns_end, service
 from fixtures.observe.convex import ConvexError, ConvexFunctionError, ConvexProbe
 from fixtures.observe.http import HttpProbe
 from fixtures.observe.recording import InMemory
@@ -43,6 +43,34 @@ def test_a_catalogue_entry() -> None:
 )
 def test_passing_needs_a_check_of_its_own(checks: list[dict[str, str]], passing: bool | None) -> None:
     assert service({**ENTRY, "Checks": checks}).passing is passing
+
+
+@pytest.mark.parametrize(
+    ("addresses", "host", "end"),
+    [
+        (
+            ["tcp://100.64.0.1:53", "udp://127.0.0.1:53", "udp://100.64.0.1:53"],
+            "100.64.0.1",
+            ("100.64.0.1", 53),
+        ),
+        (["udp://127.0.0.1:8600"], "127.0.0.1", ("127.0.0.1", 8600)),
+        (["udp://[::]:8600"], "100.64.0.1", ("100.64.0.1", 8600)),
+        (["udp://0.0.0.0:8600"], "127.0.0.1", ("127.0.0.1", 8600)),
+        (["udp://127.0.0.1:8600"], "100.64.0.1", None),
+        (["tcp://100.64.0.1:53", "unix:///run/dns"], "100.64.0.1", None),
+        ([], "100.64.0.1", None),
+    ],
+)
+def test_where_an_agent_answers_dns(addresses: list[str], host: str, end: tuple[str, int] | None) -> None:
+    assert dns_end(addresses, host) == end
+
+
+def test_an_agent_without_dns_in_reach_is_unknown() -> None:
+    settings = config.described({"nomad_addr": "http://n:1", "consul_http_addr": "http://100.64.0.1:1"})
+    body = {"DebugConfig": {"DNSAddrs": ["udp://127.0.0.1:8600"]}}
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=body))
+    with pytest.raises(ProbeError, match="in our reach"):
+        ConsulProbe(settings, InMemory(), transport).dns()
 
 
 def test_consul_refusals_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:

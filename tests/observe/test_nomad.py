@@ -198,3 +198,110 @@ def test_the_recorder_leaves_a_silent_stream_at_once() -> None:
 
 def test_errors_of_the_probe_are_unknown() -> None:
     assert issubclass(nomad.NomadError, ProbeError)
+
+
+# -- nodes, drains, evaluations --------------------------------------------------------------------------------
+
+
+class Asked(BaseHTTPRequestHandler):
+    """Keeps what it was asked, and answers what a node, an agent and an evaluation look like."""
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        path = self.path.partition("?")[0]
+        self.server.asked.append((self.command, path, body))  # type: ignore[attr-defined]
+        answers: dict[str, Any] = {
+            "/v1/node/n1": {
+                "ID": "n1", "Name": "c3", "HTTPAddr": "100.64.0.9:4646", "NodeClass": "egress-worker",
+                "Status": "ready", "SchedulingEligibility": "ineligible", "Drain": False,
+                "DrainStrategy": {"Deadline": 1}, "Meta": {"role": "egress"},
+            },
+            "/v1/node/n1/allocations": [RECORD],
+            "/v1/agent/self": {"config": {"Client": {"MaxKillTimeout": "120s"}}},
+            "/v1/job/gvfx-worker/evaluations": [
+                {"ID": "e1", "JobID": "gvfx-worker", "Status": "complete", "TriggeredBy": "node-drain",
+                 "CreateTime": 2_500_000_000, "FailedTGAllocs": {"worker": METRIC}},
+                {"ID": "e2", "JobID": "gvfx-worker", "Status": "blocked", "FailedTGAllocs": None},
+            ],
+        }  # fmt: skip
+        content = json.dumps(answers.get(path, {})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+METRIC: dict[str, Any] = {
+    "NodesAvailable": {"dc1": 2},
+    "NodesEvaluated": 2,
+    "NodesFiltered": 2,
+    "ConstraintFiltered": {"${node.class} = egress-worker": 2},
+    "ClassFiltered": None,
+}
+
+
+@pytest.fixture
+def asked() -> Iterator[tuple[nomad.NomadProbe, list[Any], int]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Asked)
+    server.asked = []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    probe = nomad.NomadProbe(
+        config.described({"nomad_addr": f"http://localhost:{server.server_port}", "nomad_token": "t"}),
+        InMemory(),
+    )
+    yield probe, server.asked, server.server_port  # type: ignore[attr-defined]
+    probe.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_drains_and_eligibility(asked: tuple[nomad.NomadProbe, list[Any], int]) -> None:
+    probe, requests_, _ = asked
+    probe.drain("n1", 90.5)
+    probe.set_eligibility("n1", eligible=False)
+    probe.set_eligibility("n1", eligible=True)
+    spec = {"Deadline": 90_500_000_000, "IgnoreSystemJobs": False}
+    assert requests_ == [
+        ("POST", "/v1/node/n1/drain", {"NodeID": "n1", "DrainSpec": spec}),
+        ("POST", "/v1/node/n1/eligibility", {"NodeID": "n1", "Eligibility": "ineligible"}),
+        # Ends a drain as well, which the other endpoint refuses to.
+        ("POST", "/v1/node/n1/drain", {"NodeID": "n1", "DrainSpec": None, "MarkEligible": True}),
+    ]
+
+
+def test_one_node_tells_its_role_and_its_drain(asked: tuple[nomad.NomadProbe, list[Any], int]) -> None:
+    probe, _, _ = asked
+    found = probe.node("n1")
+    assert (found.address, found.role, found.draining) == ("100.64.0.9", "egress", True)
+    assert [one.id for one in probe.allocations_on("n1")] == [RECORD["ID"]]
+
+
+def test_the_agent_of_another_host_is_asked_at_its_own_address(
+    asked: tuple[nomad.NomadProbe, list[Any], int],
+) -> None:
+    probe, requests_, _ = asked
+    # The probe's own agent is called by another name than this one.
+    assert probe.agent_self("127.0.0.1")["config"]["Client"]["MaxKillTimeout"] == "120s"
+    assert probe.agent_self()["config"]
+    assert [path for _, path, _ in requests_] == ["/v1/agent/self"] * 2
+
+
+def test_evaluations_say_why_there_is_no_place(asked: tuple[nomad.NomadProbe, list[Any], int]) -> None:
+    probe, _, _ = asked
+    refused, blocked = probe.evaluations("gvfx-worker")
+    assert (refused.created, refused.triggered_by, blocked.status) == (2.5, "node-drain", "blocked")
+    assert refused.refused == {
+        "worker": "2 nodes ready and eligible, 2 looked at, 2 filtered: ${node.class} = egress-worker (2)"
+    }
+    assert blocked.refused == {}
+    assert nomad_types.refusal({}) == "0 nodes ready and eligible, 0 looked at, 0 filtered"

@@ -1,0 +1,351 @@
+"""Drains on a pretend cluster: what each rule would be decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fixtures.errors import ProbeError, Unknown
+from fixtures.faults import Ineligible, Journal, NodeDrain
+from fixtures.observe import eventually as waiting
+from fixtures.observe.nomad_types import Node
+from fixtures.observe.recording import InMemory
+from fixtures.rollout import drains
+from fixtures.rollout.drains import Footprint, JobState, Survey, Watch
+from fixtures.target import names
+from tests.faults.conftest import FakeTime
+from tests.rollout.cluster import REFUSED, Cluster, Control, Pretend
+
+SERVICES = [job.id for job in names.SERVICES]
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr(waiting, "time", fake)
+    return fake
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def pretend(cluster: Cluster) -> Pretend:
+    return Pretend(cluster)
+
+
+@pytest.fixture
+def faults(tmp_path: Path, cluster: Cluster) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "journals", "run", Control(cluster), InMemory())
+    yield journal
+    journal.close()
+
+
+# -- an app node ------------------------------------------------------------------------------------------------
+
+
+def drained(pretend: Pretend, faults: Journal, kept: list[Footprint]) -> drains.AppDrain:
+    seen = drains.steady(pretend.target, SERVICES)
+    node = drains.app_node(seen)
+    return drains.drain_app_node(pretend.target, faults, kept, seen, node)
+
+
+def test_a_drain_as_it_should_be(pretend: Pretend, faults: Journal) -> None:
+    kept: list[Footprint] = []
+    found = drained(pretend, faults, kept)
+    assert found.node.name == "c1", "the node with the stores carries most"
+    assert set(found.moved) == set(SERVICES)
+    assert found.emptied.proven().empty
+    assert found.arrived.proven().problems == ()
+    assert found.misplaced == ()
+    assert found.soonest == 1.0
+    assert (kept[0].after is not None) and drains.changes(kept[0].before, kept[0].after) == []
+    assert [one.eligibility for one in pretend.cluster.nodes()] == ["eligible"] * 4
+
+
+def test_a_container_that_stays_is_seen_though_nomad_says_complete(pretend: Pretend, faults: Journal) -> None:
+    pretend.cluster.stubborn.add(names.RL.id)
+    found = drained(pretend, faults, [])
+    with pytest.raises(AssertionError, match="rl-service-"):
+        found.emptied.proven()
+
+
+def test_a_service_without_a_place_is_told_with_the_schedulers_reason(
+    pretend: Pretend, faults: Journal, clock: FakeTime
+) -> None:
+    pretend.cluster.pinned[names.API.id] = ("c1", "c2")
+    kept: list[Footprint] = []
+    found = drained(pretend, faults, kept)
+    assert found.emptied.met
+    assert found.arrived.value is not None
+    assert found.arrived.value.refused == (
+        f"gvfx-api has no place, group: {REFUSED}",
+        f"gvfx-api has no place, group: {REFUSED}",
+    )
+    assert clock.now < 30, "nobody waits for a place that is not there"
+    # The node takes work again, and the instance returns.
+    assert kept[0].after is not None and drains.changes(kept[0].before, kept[0].after) == []
+
+
+def test_another_version_is_a_change(pretend: Pretend, faults: Journal) -> None:
+    kept: list[Footprint] = []
+    cluster = pretend.cluster
+    drain = cluster.drain
+
+    def deployed(node_id: str, deadline: float) -> None:
+        drain(node_id, deadline)
+        cluster.versions[names.FRONTEND.id] = 1
+
+    cluster.drain = deployed  # type: ignore[method-assign]
+    drained(pretend, faults, kept)
+    assert kept[0].after is not None
+    (only,) = drains.changes(kept[0].before, kept[0].after)
+    assert only.startswith("gvfx-frontend is JobState(version=1")
+
+
+def test_a_footprint_is_kept_though_the_drill_fails(pretend: Pretend, faults: Journal) -> None:
+    kept: list[Footprint] = []
+    seen = drains.steady(pretend.target, SERVICES)
+    with (
+        pytest.raises(AssertionError, match="rule"),
+        drains.footprint(pretend.target, kept, "x", seen),
+        faults.applied(NodeDrain("c1", "id-c1", 30.0)),
+    ):
+        raise AssertionError("rule")
+    assert kept[0].after is not None and drains.changes(seen, kept[0].after) == []
+
+
+def test_a_drain_of_an_unsteady_cluster_proves_nothing(pretend: Pretend) -> None:
+    pretend.cluster.set_eligibility("id-c4", eligible=False)
+    with pytest.raises(Unknown, match="node c4 is ready, ineligible"):
+        drains.steady(pretend.target, SERVICES)
+    pretend.cluster.set_eligibility("id-c4", eligible=True)
+    pretend.cluster.stop(pretend.cluster.allocations(names.CONVEX.id)[0])
+    with pytest.raises(Unknown, match="gvfx-convex: 0 run"):
+        drains.steady(pretend.target, SERVICES)
+
+
+def test_what_nomad_does_not_call_healthy_cannot_be_drained_yet(pretend: Pretend, clock: FakeTime) -> None:
+    seen = drains.survey(pretend.target)
+    node = seen.node("id-c3")
+    drains.movable(pretend.target, seen, node)
+    (one,) = seen.on(node)
+    pretend.cluster.allocations_[one.id] = replace(one, deployment_healthy=None)
+    with pytest.raises(Unknown, match=f"gvfx-worker {one.id[:8]}"):
+        drains.movable(pretend.target, seen, node)
+    assert clock.now == pytest.approx(10 + 15, abs=1)
+
+
+def test_the_engine_is_believed_only_if_it_shows_what_runs(pretend: Pretend) -> None:
+    seen = drains.survey(pretend.target)
+    node = seen.node("id-c1")
+    assert len(drains.believed(pretend.target, seen, node)) == len(seen.on(node))
+    gone = seen.on(node)[0]
+    pretend.cluster.stop(gone)
+    with pytest.raises(Unknown, match=gone.id[:8]):
+        drains.believed(pretend.target, seen, node)
+
+
+# -- the worker's node ------------------------------------------------------------------------------------------
+
+
+def test_the_worker_is_handed_over(pretend: Pretend, faults: Journal) -> None:
+    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    held = pretend.cluster.running(names.WORKER_JOB, names.WORKER_TASK)[0]
+    node = seen.node(held.node_id)
+    there = drains.places_left(seen, node)
+    assert [one.name for one in there] == ["c4"]
+    watch = Watch(pretend.target, there, node)
+    with faults.applied(NodeDrain(node.name, node.id, 30.0)):
+        new = drains.came(pretend.target, watch.arrival(held.id, 30.0), seen)
+        old = pretend.cluster.allocation(held.id)
+    assert new.node_name == "c4"
+    assert watch.most == 1
+    assert drains.leaving(old) == 1.0
+    absence = drains.absence(old, new)
+    assert absence.seconds > 0 and drains.over(old) == absence.last
+
+
+def test_a_pinned_worker_is_missed_with_the_schedulers_reason(pretend: Pretend, faults: Journal) -> None:
+    pretend.cluster.pinned[names.WORKER_JOB] = ("c3",)
+    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    held = pretend.cluster.running(names.WORKER_JOB, names.WORKER_TASK)[0]
+    node = seen.node(held.node_id)
+    watch = Watch(pretend.target, drains.places_left(seen, node), node)
+    with (
+        faults.applied(NodeDrain(node.name, node.id, 30.0)),
+        pytest.raises(AssertionError, match=r"0 tasks, 0 processes; group: 2 nodes ready"),
+    ):
+        drains.came(pretend.target, watch.arrival(held.id, 30.0), seen)
+
+
+def test_two_processes_at_once_are_two(pretend: Pretend) -> None:
+    seen = drains.survey(pretend.target)
+    node = seen.node("id-c3")
+    watch = Watch(pretend.target, drains.places_left(seen, node), node)
+    assert watch.look().processes == 1
+    pretend.cluster.place(names.WORKER_JOB, "id-c4")
+    watch.look()
+    assert (watch.most, watch.looks) == (2, 2)
+
+
+def test_a_drain_with_nowhere_to_go(pretend: Pretend, faults: Journal) -> None:
+    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    held = pretend.cluster.running(names.WORKER_JOB, names.WORKER_TASK)[0]
+    node = seen.node(held.node_id)
+    there = drains.places_left(seen, node)
+    closed = [Ineligible(one.name, one.id) for one in there]
+    for one in closed:
+        faults.begin(one)
+    faults.begin(NodeDrain(node.name, node.id, 30.0))
+    found = drains.nowhere(pretend.target, seen, [node, *there])
+    assert found.elsewhere == ()
+    assert found.reported.proven()[0] == f"group: {REFUSED}"
+    for one in closed:
+        faults.end(one)
+    watch = Watch(pretend.target, there, node)
+    new = drains.came(pretend.target, watch.arrival(held.id, 30.0), seen)
+    assert new.node_name == "c4"
+    faults.undo_all()
+    assert drains.changes(seen, drains.survey(pretend.target)) == []
+
+
+def test_silence_of_the_scheduler_is_broken_and_old_refusals_are_none(pretend: Pretend) -> None:
+    cluster = pretend.cluster
+    cluster.pinned[names.WORKER_JOB] = ()
+    cluster.schedule(names.WORKER_JOB)
+    seen = drains.survey(pretend.target)
+    found = drains.nowhere(pretend.target, seen, list(seen.nodes))
+    with pytest.raises(AssertionError, match="no place"):
+        found.reported.proven()
+
+
+def test_a_place_that_nobody_closed_is_noticed(pretend: Pretend) -> None:
+    seen = drains.survey(pretend.target)
+    found = drains.nowhere(pretend.target, seen, [seen.node("id-c4")])
+    assert found.elsewhere and "on c3" in found.elsewhere[0]
+
+
+def test_a_waiting_worker_is_put_to_work(pretend: Pretend) -> None:
+    cluster = pretend.cluster
+    held = cluster.allocations(names.WORKER_JOB)[0]
+    pending = replace(held.tasks[names.WORKER_TASK], state="pending")
+    cluster.allocations_[held.id] = replace(held, tasks={names.WORKER_TASK: pending})
+    drains.back_to_work(pretend.target)
+    assert [one.id for one in cluster.running(names.WORKER_JOB, names.WORKER_TASK)] != [held.id]
+    assert len(cluster.running(names.WORKER_JOB, names.WORKER_TASK)) == 1
+
+
+# -- pure -------------------------------------------------------------------------------------------------------
+
+
+NODE = Node("n1", "c1", "", "app", "ready", "eligible", False, "")
+STATE = JobState(3, False, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("after", "word"),
+    [
+        (Survey((replace(NODE, eligibility="ineligible"),), {"j": STATE}), "eligibility of node c1"),
+        (Survey((replace(NODE, draining=True),), {"j": STATE}), "drain of node c1"),
+        (Survey((replace(NODE, status="down"),), {"j": STATE}), "status of node c1"),
+        (Survey((), {"j": STATE}), "node c1 is gone"),
+        (Survey((NODE, replace(NODE, id="n2", name="c2")), {"j": STATE}), "node c2 is new"),
+        (Survey((NODE,), {"j": replace(STATE, version=4)}), "version=4"),
+        (Survey((NODE,), {"j": replace(STATE, running=1)}), "running=1"),
+        (Survey((NODE,), {"j": replace(STATE, wanted=3)}), "wanted=3"),
+        (Survey((NODE,), {}), "j is None"),
+    ],
+)
+def test_every_change_is_one(after: Survey, word: str) -> None:
+    before = Survey((NODE,), {"j": STATE})
+    (only,) = drains.changes(before, after)
+    assert word in only
+    assert len(drains.changes(after, before)) == 1
+    assert drains.changes(before, before) == []
+
+
+def test_where_nobody_may_be(pretend: Pretend) -> None:
+    seen = drains.survey(pretend.target)
+    c1 = seen.node("id-c1")
+    assert any("on the drained node c1" in one for one in drains.misplaced(seen, c1, []))
+    assert all("c1" not in one for one in drains.misplaced(seen, seen.node("id-c4"), []))
+    assert any("on the witness c2" in one for one in drains.misplaced(seen, seen.node("id-c4"), ["c2"]))
+    role = replace(seen.node("id-c2"), role="witness")
+    nodes = tuple(role if one.id == role.id else one for one in seen.nodes)
+    assert any("on the witness c2" in one for one in drains.misplaced(replace(seen, nodes=nodes), c1, []))
+    closed = tuple(replace(one, eligibility="ineligible") for one in seen.nodes)
+    assert drains.misplaced(replace(seen, nodes=closed), seen.node("id-c4"), [])
+
+
+def test_without_an_api_there_is_no_app_node(pretend: Pretend) -> None:
+    seen = drains.survey(pretend.target)
+    without = tuple(one for one in seen.allocations if one.job != names.API.id)
+    with pytest.raises(Unknown, match="app node"):
+        drains.app_node(replace(seen, allocations=without))
+
+
+RECORDS = [
+    {"kind": "rest", "t": 10.0, "peer": "203.0.113.11"},
+    {"kind": "connections", "t": 11.0, "conns": [{"conn": 1, "peer": "203.0.113.11", "heard": 10.9}]},
+    {"kind": "ws_close", "t": 12.1, "conn": 1, "peer": "203.0.113.11", "heard": 12.0},
+    {"kind": "rest", "t": 13.0, "peer": "203.0.113.41"},
+    {"kind": "ws_open", "t": 16.0, "conn": 2, "peer": "203.0.113.11"},
+    {"kind": "connections", "t": 17.0, "conns": [{"conn": 2, "peer": "203.0.113.11", "heard": 16.5}]},
+]
+
+
+def test_the_exchanges_pause() -> None:
+    found = drains.heard(RECORDS, 14.0, {"203.0.113.41"})
+    assert (found.last, found.first, found.seconds, found.middle) == (12.0, 16.0, 4.0, 14.0)
+    # The legacy worker would have filled it.
+    assert drains.heard(RECORDS, 14.0, set()).last == 13.0
+    for nobody in (5.0, 20.0):
+        with pytest.raises(Unknown, match="both sides"):
+            drains.heard(RECORDS, nobody, set())
+
+
+def test_what_has_not_ended_has_no_end(pretend: Pretend) -> None:
+    one = pretend.cluster.allocations(names.WORKER_JOB)[0]
+    with pytest.raises(Unknown, match="a dead task"):
+        drains.over(one)
+    with pytest.raises(Unknown, match="Killing"):
+        drains.leaving(one)
+    pretend.cluster.stop(one)
+    stopped = pretend.cluster.allocation(one.id)
+    idle = replace(one, tasks={names.WORKER_TASK: replace(one.tasks[names.WORKER_TASK], started=None)})
+    with pytest.raises(Unknown, match="no time"):
+        drains.absence(stopped, idle)
+
+
+def test_an_unreadable_cluster_leaves_no_footprint(pretend: Pretend) -> None:
+    kept: list[Footprint] = []
+    seen = drains.survey(pretend.target)
+
+    def silent() -> list[Node]:
+        raise ProbeError("nodes", "silence", "an answer")
+
+    with drains.footprint(pretend.target, kept, "x", seen):
+        pretend.cluster.nodes = silent  # type: ignore[method-assign]
+    assert kept[0].after is None
+
+
+def test_what_is_away_before_a_drain_is_no_drains_doing(pretend: Pretend) -> None:
+    drains.served(pretend.target)
+    cluster = pretend.cluster
+    instances = cluster.instances
+    cluster.instances = lambda service: [  # type: ignore[method-assign]
+        replace(one, passing=one.node != "c2") for one in instances(service)
+    ]
+    with pytest.raises(Unknown, match="before a drain"):
+        drains.served(pretend.target)
+    # Without any check of its own an instance is there all the same.
+    cluster.instances = lambda service: [  # type: ignore[method-assign]
+        replace(one, passing=None) for one in instances(service)
+    ]
+    drains.served(pretend.target)
