@@ -41,12 +41,12 @@ def test_in_pieces_it_says_what_it_says_at_once(found: list[tuple[int, str]], da
 
 
 def test_what_a_gap_monitor_fetches_beside_the_cycle_is_no_second_client() -> None:
-    log = ExchangeLog(lambda since: [rest(1.0, "a", "/v3/quote/klines"), rest(2.0, "b")], 0.0)
+    log = ExchangeLog(lambda _: [rest(1.0, "a", "/v3/quote/klines"), rest(2.0, "b")], 0.0)
     assert [one.client[0] for one in log.read()[0]] == ["b"]
 
 
 def test_a_session_counts_from_when_it_is_listed() -> None:
-    records = [{"t": 1.0004, "kind": "ws_open", "conn": 1, "peer": "p"}]
+    records: list[dict[str, Any]] = [{"t": 1.0004, "kind": "ws_open", "conn": 1, "peer": "p"}]
     log = ExchangeLog(lambda since: [one for one in records if one["t"] >= since], 0.0)
     log.read()
     assert log.activity("exchange", 0.1) == []
