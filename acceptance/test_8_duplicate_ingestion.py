@@ -117,4 +117,5 @@ def test_no_window_was_ingested_twice_in_the_whole_run(
         seconds=round(until - since, 1),
         closest_cycles_seconds=window_watch.closest_cycles(since),
         clock_error_s=round(window_watch.clock_error_s, 3),
+        coarsest_look_s=round(window_watch.coarsest_look_s, 3),
     )
