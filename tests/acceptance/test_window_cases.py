@@ -239,7 +239,8 @@ def test_a_restart_in_which_nothing_goes_wrong_passes(flow: Flow) -> None:
     figures = flow(RESTART)
     assert figures["overlaps"] == 0 and figures["lanes"] == 8
     assert {"tasks", "processes", "store", "exchange"} <= figures.keys()
-    assert figures["exchange"]["intervals"] == 2
+    # The session of before may have said its last word just before the span.
+    assert figures["exchange"]["intervals"] in {1, 2}
     assert figures["node_after"] == "here"
 
 
