@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from drills.defects import drains, egress
+from drills.defects import drains, egress, windows
 from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
 from fixtures.errors import Refused
 from fixtures.target import hcl, names
@@ -63,6 +63,7 @@ _NO_WORKER = (
     | egress.REFUSED
     | egress.DISTURBED
     | egress.FAILOVER
+    | windows.ALL
 )
 """What fails while no worker runs: everything that says one does, and the blocking tests' own reasons."""
 
@@ -149,7 +150,7 @@ DEFECTS: tuple[Defect, ...] = (
         title="the legacy worker still runs beside the new one",
         mutation="legacy host: the worker is started again whenever it stops",
         why="Nomad knows nothing of it: only processes, the store and the exchange do",
-        expected_red=frozenset({"P3.2", "T2.3", "T2.4", "T2.5", "T2.7"}),
+        expected_red=frozenset({"P3.2", "T2.3", "T2.4", "T2.5", "T2.7"}) | windows.ALL,
         during=_second_worker_on_legacy,
         clean=_stop_legacy,
     ),
@@ -168,13 +169,12 @@ DEFECTS: tuple[Defect, ...] = (
             )
         },
     ),
-    *egress.DEFECTS,
-    *drains.DEFECTS,
+    *(_ON_TRIAL := (*egress.DEFECTS, *drains.DEFECTS, *windows.DEFECTS)),
 )
 """In the order of the matrix."""
 
 BY_ID = {defect.id: defect for defect in DEFECTS}
-PROVEN = tuple(one.id for one in DEFECTS if one not in (*egress.DEFECTS, *drains.DEFECTS))
+PROVEN = tuple(one.id for one in DEFECTS if one not in _ON_TRIAL)
 """Those whose red rules have been seen red on the cluster; the others wait for the tests on trial."""
 
 CONTROLS = frozenset(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.errors import FaultError, ProbeError, UndoError
-from fixtures.faults import AllocFreeze, Journal, LinkCut, ProcessFreeze, ProcessKill
+from fixtures.faults import AllocFreeze, Journal, LinkCut, PortsCut, ProcessFreeze, ProcessKill
 from fixtures.observe.recording import InMemory
 from fixtures.target.capabilities import Completed
 
@@ -306,6 +306,26 @@ def test_a_cut_link_drops_what_it_says_counts_it_and_leaves_nothing(
     with pytest.raises(ProbeError):
         fault.dropped(netns)
     faults.close()
+
+
+@pytest.mark.parametrize(("ports", "answer"), [((9, 4647), "cut"), ((10, 4647), "refused")])
+@pytest.mark.parametrize("direction", ["in", "out", "both"])
+def test_a_cut_of_ports_leaves_the_others(
+    netns: Local, tmp_path: Path, ports: tuple[int, ...], direction: str, answer: str
+) -> None:
+    faults = Journal(tmp_path / "journals", "run", netns, InMemory())
+    fault = PortsCut("here", ("10.9.0.2", "fd00::2"), direction, ports=ports)  # type: ignore[arg-type]
+    with faults.applied(fault) as cut:
+        assert asks(netns, "10.9.0.2") == answer
+        assert (cut.dropped(netns) > 0) == (answer == "cut")
+    assert asks(netns, "10.9.0.2") == "refused"
+    faults.close()
+
+
+@pytest.mark.parametrize("ports", [(), (0,), (65536,), ("9",), (True,)])
+def test_a_cut_of_no_port_is_refused(ports: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="ports"):
+        PortsCut("here", ports=ports)
 
 
 def test_two_cuts_are_lifted_one_by_one(netns: Local, tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.observe.guardlog import GuardEvent
 from fixtures.observe.nomad_types import Allocation, TaskEvent, TaskState
-from fixtures.observe.timeline import Interval, TaskTimeline, longest_gap, overlaps
+from fixtures.observe.timeline import Away, Interval, TaskTimeline, longest_gap, overlaps, working
 
 
 def sighting(
@@ -119,3 +121,59 @@ def test_any_seeded_overlap_is_found(times: list[float], data: st.DataObject) ->
         return
     found = overlaps([*runs, Interval("second", "n", start, inside.end, False)])
     assert any("second" in (one.first.alloc, one.second.alloc) for one in found)
+
+
+def said(*events: tuple[str, float]) -> list[GuardEvent]:
+    return [GuardEvent(at, name, "", "", "", "", 0) for name, at in events]
+
+
+def run_of(alloc: str, start: float, end: float | None, node: str = "c3") -> Interval:
+    return Interval(alloc, node, start, end, end is None)
+
+
+def test_a_zombies_task_that_waits_for_its_leases_is_no_run() -> None:
+    """Cut off: stopped by its own supervisor, restarted by its agent in vain, stopped for good after the heal."""
+    old, waiting, new = run_of("a", 0.0, 21.0), run_of("a", 22.0, 90.0), run_of("b", 35.0, None, "c4")
+    words = {
+        "a": said(("worker-start", 0.4), ("worker-killed", 20.5), ("worker-waiting", 52.0)),
+        "b": said(("worker-start", 35.3)),
+    }
+    assert working([old, waiting, new], words) == [replace(old, end=20.5), new]
+    assert overlaps(working([old, waiting, new], words)) == []
+
+
+def test_an_agent_that_was_dead_says_too_late_that_a_task_has_ended() -> None:
+    old, new = run_of("a", 0.0, 90.0), run_of("b", 35.0, None, "c4")
+    words = {"a": said(("worker-start", 0.4), ("worker-killed", 18.2))}
+    assert working([old, new], words) == [replace(old, end=18.2), new]
+
+
+def test_who_works_on_is_not_talked_away() -> None:
+    old, new = run_of("a", 0.0, 90.0), run_of("b", 35.0, None, "c4")
+    for words in ({}, {"a": said(("worker-start", 0.4))}, {"a": said(("worker-waiting", 95.0))}):
+        assert working([old, new], words) == [old, new]
+    # A log that begins in the middle knows nothing of what was before.
+    assert working([old], {"a": said(("worker-exit", 200.0))}) == [old]
+
+
+def test_a_host_without_power_has_ended_everything_and_a_frozen_one_goes_on() -> None:
+    old, new = run_of("a", 0.0, 90.0), run_of("b", 35.0, None, "c4")
+    off = Away("c3", 10.0, 80.0, resumes=False)
+    assert working([old, new], {}, [off]) == [replace(old, end=10.0), new]
+    frozen = Away("c3", 10.0, 80.0, resumes=True)
+    before, after = replace(old, end=10.0), replace(old, start=80.0)
+    assert working([old, new], {}, [frozen]) == [before, new, after]
+    assert working([replace(old, end=70.0)], {}, [frozen]) == [before]
+    assert working([new], {}, [off, frozen]) == [new]
+
+
+@given(st.floats(1, 5), st.floats(6, 9), st.floats(0.1, 0.9), st.booleans())
+def test_what_is_left_of_a_run_lies_in_it_and_its_start_stays(
+    start: float, end: float, part: float, resumes: bool
+) -> None:
+    one = run_of("a", start, end)
+    middle = start + part * (end - start)
+    found = working([one], {}, [Away("c3", middle, middle + 0.5, resumes)])
+    assert found[0].start == start
+    assert all(start <= left.start <= (left.end or 0.0) <= end for left in found)
+    assert len(found) <= 1 + resumes
