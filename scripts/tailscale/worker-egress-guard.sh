@@ -33,6 +33,8 @@
 #                                only if the primary answers three tailscale pings; each failed return doubles the wait
 #   TS_BLOCKED_STOP_SECONDS 30   no proven egress for so long: the worker is stopped (run exits 75)
 #   TS_STOP_GRACE_SECONDS 5      then it has TERM and so long to close what it has begun; without the lock it has KILL   (run)
+#   TS_MOVE_SECONDS 30           a stopped worker waits so long for egress, then ends with 17; when Nomad has tried that often
+#                                enough the allocation fails, and another node may start it (run)
 #   TS_WAIT_SECONDS 60           how long guard waits for egress, tailscale and watch for the kill switch
 #   TS_INTERFACE tailscale0      name of tailscaled's interface
 #   TS_UPLINK, TS_POD_CIDR       derived from the default route; set them where that is wrong
@@ -1029,10 +1031,16 @@ lock_body() {
 # hold START: the lock is ours until START + HOLD, START taken before the request left.
 hold() {
   UNTIL=$(($1 + LOCK_HOLD))
-  now
-  [ "$UNTIL" -gt "$NOW" ] || return 1
-  lease lock "$UNTIL"
-  gate lock_ok $((UNTIL - NOW))
+  while :; do
+    now
+    left_=$((UNTIL - NOW))
+    [ "$left_" -gt 0 ] || { gate lock_ok 0; return 1; }
+    lease lock "$UNTIL"
+    gate lock_ok "$left_" || return 1
+    # A freeze between the reckoning and the kernel's word would have lengthened the gate's life by as long.
+    now
+    [ $((UNTIL - NOW + 1000)) -lt "$left_" ] || return 0
+  done
 }
 
 drop() {
@@ -1312,15 +1320,22 @@ ready() {
 # Inside the worker's own image: busybox and this file are all there is.
 run() {
   [ $# -gt 0 ] || { echo "usage: run -- COMMAND..." >&2; exit 2; }
-  duration TS_STOP_GRACE_SECONDS 5
-  STOP_GRACE=$D
+  duration TS_STOP_GRACE_SECONDS 5; STOP_GRACE=$D
+  duration TS_MOVE_SECONDS 30; MOVE=$D
   trap 'event worker-stopped-before-start; exit 0' TERM INT
-  now; begun_=$NOW said_at_=$NOW
+  now; begun_=$NOW said_at_=$NOW egress_at_=$NOW
   until leases_good && timeout 2 wget -q -O /dev/null "http://127.0.0.1:$PORT/cgi-bin/ready" 2> /dev/null; do
     now
     if [ $((NOW - said_at_)) -ge 30000 ]; then
       said_at_=$NOW
       event worker-waiting "" "" "" "not ready for $(((NOW - begun_) / 1000))s"
+    fi
+    # Standing by for the lock may take for ever; a node without a way out must not keep the worker from one that has it.
+    if leases_good egress; then
+      egress_at_=$NOW
+    elif [ $((NOW - egress_at_)) -ge "$MOVE" ]; then
+      event worker-gives-up "" "" "" "ERROR: no egress here for $((MOVE / 1000))s: to be started elsewhere" 17
+      exit 17
     fi
     nap 200
   done

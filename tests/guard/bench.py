@@ -60,6 +60,10 @@ case "$*" in
       case "$verb" in add) until=$((NOW + ${life%ms})) ;; *) until=0 ;; esac
     done
     if [ "$name" = flows ]; then echo "flows begin anew as $flows" >> "$W/argv.log"; exit 0; fi
+    if [ "$name" = lock_ok ] && [ "$until" != 0 ] && [ -s "$W/freeze" ]; then
+      # The life begins when the kernel hears of it.
+      read -r pause < "$W/freeze"; rm "$W/freeze"; sleep "$pause"; until=$((until + pause * 1000))
+    fi
     # One transaction: a set that is flushed and filled again was never empty for a packet.
     if [ "$until" = 0 ]; then echo "gate $name shut"; else echo "gate $name open"; fi >> "$W/argv.log"
     echo "$until" > "$W/.gate.$$" && mv "$W/.gate.$$" "$W/gate.$name" ;;

@@ -201,6 +201,23 @@ def test_term_before_the_start_ends_the_wait(bench: Bench, answers: Answers) -> 
     assert pids(bench) == []
 
 
+def test_a_node_without_a_way_out_gives_the_worker_up(bench: Bench, answers: Answers) -> None:
+    """Code 17 after so long without egress: Nomad's restarts run out, and another node gets its turn."""
+    grant(bench, egress=0)
+    process = bench.start("run", "--", str(worker(bench, "exit 0")), TS_MOVE_SECONDS="0.4")
+    assert process.wait(timeout=5) == 17
+    assert bench.seen("run", "worker-gives-up", code=17)
+    assert pids(bench) == []
+
+
+def test_standing_by_for_the_lock_has_no_end(bench: Bench, answers: Answers) -> None:
+    """With egress proven somebody else may hold the lock for as long as it likes."""
+    grant(bench, lock=0)
+    process = bench.start("run", "--", str(worker(bench, "exit 0")), TS_MOVE_SECONDS="0.2")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1.0)
+
+
 def test_arguments_pass_through_whole(bench: Bench, answers: Answers) -> None:
     """Blanks, quotes and stars arrive as they were given."""
     answers.status = 200

@@ -547,6 +547,21 @@ def test_a_claim_is_never_longer_than_hold(bench: Bench) -> None:
         until("renewed", lambda gate=gate: int(bench.fact("gate.lock_ok")) > gate)  # type: ignore[misc]
 
 
+def test_a_freeze_on_the_way_to_the_kernel_lengthens_nothing(bench: Bench) -> None:
+    """Frozen between reckoning and gate: the gate does not outlive the lease by the length of the freeze."""
+    bench.start_watch(LOCK_HOLD_SECONDS="15", LOCK_RENEW_SECONDS="5")
+    ready(bench)
+    bench.world("freeze", "3")
+    until("frozen and thawed", lambda: not bench.fact("freeze"), within=12.0)
+    opened = len(bench.calls("gate lock_ok open"))
+    until("gate set", lambda: len(bench.calls("gate lock_ok open")) >= opened + 2, within=8.0)
+    gate = int(bench.fact("gate.lock_ok")) - uptime_ms()
+    assert gate <= bench.lease("lock") + 1000
+    # Set anew at once, not by the next renewal.
+    lasts = [call for call in bench.calls("gate lock_ok open", "api.sock") if "lock" in call]
+    assert lasts[-1] == lasts[-2] == "gate lock_ok open"
+
+
 def test_a_lock_without_an_id_is_none(bench: Bench) -> None:
     """200 with a body that is not understood opens nothing."""
     bench.world("no-lock-id", "")
