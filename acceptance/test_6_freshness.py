@@ -12,13 +12,13 @@ import pytest
 
 from fixtures.errors import ProbeError, Unknown
 from fixtures.faults import Journal, PairMuted
-from fixtures.history.shapes import Muted, Quote, Stored, record
+from fixtures.history.shapes import Muted, Quote, Shape, Stored, record
 from fixtures.observe import freshness, inside, quotes, stored
 from fixtures.observe.agreement import Agreement
 from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.eventually import eventually
 from fixtures.pytest_judged import Judged
-from fixtures.rollout import agreement, checks, egress, notices, worker
+from fixtures.rollout import agreement, egress, notices, worker
 from fixtures.rollout.freshness import (
     CANDLE_FEED,
     MARKET_ROWS,
@@ -133,7 +133,8 @@ def test_what_is_stored_is_what_the_exchange_sent(
     begun = time.monotonic()
     watch.market_round()
     figures, sent = outcome.value
-    for one in (*figures, *sent):
+    shapes: list[Shape] = [*figures, *sent]
+    for one in shapes:
         record(target.record, one, SOURCE)
     every = tuple(watch.thresholds)
     terms = watch.terms(endpoints=(MARKET_ROWS,), advancing=(), compared=every, advance_s=0.0)
