@@ -98,6 +98,7 @@ def test_every_pair_and_feed_is_fresh_everywhere(target: Target, judged: Judged,
     ).known()
     judged(watch.websocket_terms(), begun)
     judged(watch.candle_terms(), begun)
+    judged(watch.timeless_terms(), begun)
     judged(watch.terms(), begun)
     measure(
         instances=len(watch.instances),
@@ -155,7 +156,9 @@ def test_what_is_stored_is_what_the_exchange_sent(
     for one in shapes:
         record(target.record, one, SOURCE)
     every = tuple(watch.thresholds)
-    terms = watch.terms(endpoints=(MARKET_ROWS,), advancing=(), compared=every, advance_s=0.0)
+    terms = watch.terms(
+        endpoints=(MARKET_ROWS,), threshold_s=watch.thresholds, advancing=(), compared=every, advance_s=0.0
+    )
     judged(terms, begun)
     measure(
         equal=quotes.matched(figures, sent),
@@ -254,6 +257,8 @@ def _asked_outside(target: Target, symbols: set[str], within: float) -> int:
 @pytest.mark.rule("T6.4")
 def test_every_endpoint_tells_what_is_stored(target: Target, measure: Measure) -> None:
     """Compares status, gap, alert and candle answers of every instance with the rows, read before and after each."""
+    # Without one the monitors are away, and everybody agrees about nothing.
+    worker.the_one(target)
     watch = Watch(target)
     compared: Counter[str] = Counter()
     unsettled: list[str] = []
@@ -261,14 +266,16 @@ def test_every_endpoint_tells_what_is_stored(target: Target, measure: Measure) -
     brackets = 0
     with _something_to_tell(target, watch):
         since = time.time() - TAIL
+        results = [("store", agreement.stamps(watch))]
         for one in watch.instances:
-            for endpoint, found in agreement.of_instance(watch, one, since).items():
-                brackets += found.brackets
-                problems += [f"{endpoint}: {said}" for said in found.contradictions]
-                unsettled += [f"{endpoint}: {key}" for key in sorted(map(str, found.open))]
-                compared.update(_kinds(found))
+            results += agreement.of_instance(watch, one, since).items()
+        for endpoint, found in results:
+            brackets += found.brackets
+            problems += [f"{endpoint}: {said}" for said in found.contradictions]
+            unsettled += [f"{endpoint}: {key}" for key in sorted(map(str, found.open))]
+            compared.update(_kinds(found))
     assert not problems, f"{len(problems)} contradictions: {'; '.join(problems[:4])}"
-    missing = {"status", "total", "gap", "alert", "candle"} - set(compared)
+    missing = {"stamp", "status", "total", "gap", "alert", "candle"} - set(compared)
     if missing or unsettled:
         raise Unknown(
             "answers and stored rows",

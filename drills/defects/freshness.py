@@ -14,12 +14,15 @@ from fixtures.target.change import JobChange
 from fixtures.target.pairs import parse_csv, token
 from fixtures.target.target import Target
 
-NO_WORKER = frozenset({"T6.1", "T6.2", "T6.3", "T6.5"})
+NO_WORKER = frozenset({"T6.1", "T6.2", "T6.3", "T6.4", "T6.5"})
 """Rules about a worker that ingests."""
 GOLD_VARIABLE, CRYPTO_VARIABLE = "market_gold_pairs", "market_crypto_pairs"
 
 # The last of the plan's crypto pairs: its symbol feeds no other pair, and T6.5 mutes an earlier one.
 LOST = "BNB-USDT"
+
+_IMPORTED = frozenset({"T6.4"})
+"""On a cluster in which the pair was never ingested its stamps are those of the imported snapshot, without a row."""
 
 
 def _without_last(own: Mapping[str, Any], variable: str) -> Mapping[str, Any]:
@@ -63,6 +66,7 @@ DEFECTS: tuple[Defect, ...] = (
         ),
         expected_red=frozenset({"T6.1", "T6.2"}),
         expected_unknown=frozenset({"T6.5"}),
+        tolerated=_IMPORTED,
         jobs=_worker(f"mute-pair:{token(LOST)}"),
     ),
     Defect(
@@ -72,6 +76,7 @@ DEFECTS: tuple[Defect, ...] = (
         why="the monitors visit their own pairs only, so neither gap nor alert speaks of it",
         expected_red=frozenset({"T6.1", "T6.2", "T6.3"}),
         expected_unknown=frozenset({"T6.5"}),
+        tolerated=_IMPORTED,
         jobs={names.WORKER_JOB: JobChange(override=lambda own: _without_last(own, CRYPTO_VARIABLE))},
     ),
     Defect(
@@ -101,15 +106,20 @@ DEFECTS: tuple[Defect, ...] = (
         title="the worker stamps every source as seen now, data or not",
         mutation="gvfx-worker: stand-in weakness stamp-now",
         why="while data flows only funding gives it away, which is hours old; a muted pair never turns stale",
-        expected_red=frozenset({"T6.1", "T6.5"}),
+        expected_red=frozenset({"T6.4", "T6.5"}),
+        # A cycle that takes long leaves what is fetched as far behind its stamp as endpoints may be apart.
+        tolerated=frozenset({"T6.1"}),
         jobs=_worker("stamp-now"),
     ),
     Defect(
         id="candles-of-the-future",
         title="candles are as fresh as their close, which lies ahead",
         mutation="gvfx-worker: stand-in weakness future-candles",
-        why="the age is negative, below any threshold; with data of the future in every pair T6.5 cannot begin",
-        expected_red=frozenset({"T6.1"}),
+        why=(
+            "the age is negative, below any threshold, and no row is of that time; with data of the future in every"
+            " pair T6.5 cannot begin"
+        ),
+        expected_red=frozenset({"T6.1", "T6.4"}),
         expected_unknown=frozenset({"T6.5"}),
         jobs=_worker("future-candles"),
     ),
