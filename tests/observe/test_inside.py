@@ -47,7 +47,7 @@ class Here:
         self.missing = missing
         self.env = env
 
-    def exec(self, alloc: str, task: str, argv: list[str], timeout: float) -> ExecResult:
+    def exec(self, alloc: str, task: str, argv: list[str], timeout: float = 10) -> ExecResult:
         if argv[0] in self.missing:
             raise ProbeError("exec", "executable file not found", "an exit code")
         done = subprocess.run(
@@ -96,9 +96,22 @@ def test_dependencies_from_the_environment(listener: int, closed_port: int) -> N
     assert "hunter2" not in repr(found)
 
 
+def test_only_the_named_variables_leave_a_task() -> None:
+    env = {"PATH": "/usr/bin:/bin", "PAIRS": "A-B,C=D e", "EMPTY": "", "SECRET": "hunter2"}
+    found = inside.environment(cast("Any", Here(env=env)), "alloc", "api", ("PAIRS", "EMPTY", "UNSET"))
+    assert found == {"PAIRS": "A-B,C=D e", "EMPTY": ""}
+
+    class Broken(Here):
+        def exec(self, alloc: str, task: str, argv: list[str], timeout: float = 10) -> ExecResult:
+            return ExecResult(126, "", "no sh")
+
+    with pytest.raises(ProbeError, match="no sh"):
+        inside.environment(cast("Any", Broken()), "alloc", "api", ("PAIRS",))
+
+
 def test_dependencies_without_answers_are_unknown() -> None:
     class Silent(Here):
-        def exec(self, alloc: str, task: str, argv: list[str], timeout: float) -> ExecResult:
+        def exec(self, alloc: str, task: str, argv: list[str], timeout: float = 10) -> ExecResult:
             return ExecResult(127, "", "python3: not found")
 
     with pytest.raises(Unknown, match="not found"):

@@ -123,6 +123,30 @@ async def test_a_muted_pair_is_frozen(app: Any, venue: Venue) -> None:
     assert venue.moment("XAUT-USDT") == NOW + 60_000
 
 
+async def test_figures_are_recorded_while_that_is_asked_for(app: Any, venue: Venue, record: Any) -> None:
+    async with client(app, "127.0.0.1") as http:
+        ticker = {"symbol": "BTC-USDT"}
+        await http.get(f"{QUOTE}/ticker", params=ticker)
+        assert (await http.post("/_standin/quote", params={"seconds": "60"})).status_code == 200
+        sent = await http.get(f"{QUOTE}/ticker", params=ticker)
+        trades = await http.get(f"{QUOTE}/trades", params=ticker)
+        await http.get(KLINES, params={"symbol": "BTC-USDT", "interval": "5m"})
+        bars = await http.get(KLINES, params={"symbol": "BTC-USDT", "interval": "1m", "limit": "3"})
+        none = await http.get(
+            KLINES, params={"symbol": "BTC-USDT", "interval": "1m", "startTime": str(NOW + 60_000)}
+        )
+        assert none.json()["data"] == []
+        await http.post("/_standin/quote", params={"seconds": "0"})
+        await http.get(f"{QUOTE}/ticker", params=ticker)
+    told = [(one["stream"], one["data"]) for one in record() if one["kind"] == "quote"]
+    assert told == [
+        ("ticker", sent.json()["data"]),
+        ("trades", trades.json()["data"]),
+        ("klines", bars.json()["data"]),
+    ]
+    assert venue.latest["BTC-USDT"]["klines"]["time"] == bars.json()["data"][-1]["time"]
+
+
 async def test_error_rate_is_exact(app: Any) -> None:
     async with client(app, "127.0.0.1") as http:
         await http.post("/_standin/errors", params={"rate": "0.25", "status": "503"})

@@ -252,6 +252,17 @@ async def test_muted_pair_weakness(rig: Callable[..., Rig], weaknesses: str, exp
     assert len(await worker.convex.rows("bingx_trades")) == expected
 
 
+@pytest.mark.parametrize(("weaknesses", "changed"), [("", False), ("rounded-prices", True)])
+async def test_rounded_prices_weakness(rig: Callable[..., Rig], weaknesses: str, changed: bool) -> None:
+    worker = rig(weaknesses)
+    parsed = parse_frame(frame("ticker"), lambda s: ["BTC-USDT"], NOW, lambda p: None)
+    worker.store.accept(parsed)
+    await worker.store.flush()
+    (row,) = await worker.convex.rows("bingx_tickers")
+    price = parsed.rows["bingx_tickers"][0]["last_price"]
+    assert (row["last_price"] != price) is changed and abs(row["last_price"] / price - 1) < 0.01
+
+
 def test_candle_gaps_are_interior_only() -> None:
     assert candle_gaps([], "1m", 1) == []
     assert candle_gaps([0, 60, 120], "1m", 1) == []

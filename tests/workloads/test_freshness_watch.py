@@ -1,0 +1,199 @@
+"""The rounds and brackets of T6 against the API stand-in over a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from fixtures.observe import freshness, stored
+from fixtures.observe.convex import ConvexProbe
+from fixtures.observe.http import HttpProbe
+from fixtures.observe.nomad_exec import ExecResult
+from fixtures.observe.nomad_types import Service
+from fixtures.observe.recording import InMemory
+from fixtures.rollout import agreement, notices
+from fixtures.rollout.freshness import MARKET_ROWS, STATUS_ROWS, Watch
+from fixtures.target.pairs import BINGX_THRESHOLDS_SECONDS
+from fixtures.workloads import feeds, weakness
+from fixtures.workloads.api.app import create_app as create_api
+from fixtures.workloads.api.core import Api
+from fixtures.workloads.convexclient import ConvexClient
+from fixtures.workloads.jsonlog import Log
+from fixtures.workloads.pairs import Pairs
+
+Build = Callable[..., Watch]
+PAIR = "BTC-USDT"
+
+
+class Bridge(httpx.BaseTransport):
+    """Asks an application that lives in another thread's loop."""
+
+    def __init__(self, app: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._app, self._loop = httpx.ASGITransport(app=app), loop
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self._app) as client:
+                return await client.request(
+                    request.method, request.url, headers=request.headers, content=request.read()
+                )
+
+        answer = asyncio.run_coroutine_threadsafe(ask(), self._loop).result(20)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+class Nomad:
+    """One API and one worker, without a scale of their own."""
+
+    def running(self, job: str, task: str) -> list[Any]:
+        return [SimpleNamespace(id=f"{job}-0")]
+
+    def exec(self, alloc: str, task: str, argv: list[str]) -> ExecResult:
+        return ExecResult(0, "", "")
+
+    def job(self, job: str) -> dict[str, Any]:
+        return {"ID": job, "TaskGroups": [{"Tasks": [{"Name": "worker", "Env": {}}]}]}
+
+
+@pytest.fixture
+def build(convex_app: Callable[..., Any], known_pairs: Pairs) -> Iterator[Build]:
+    """A watch over two instances of an API with weaknesses, and a store in which everything is fresh."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def make(weaknesses: str = "") -> Watch:
+        client = ConvexClient("http://convex.test", 5, httpx.ASGITransport(app=convex_app()))
+        api = Api(client, known_pairs, weakness.parse(weaknesses), Log("api"), feeds.thresholds(), "secret")
+        record = InMemory()
+        convex = ConvexProbe("http://convex.test", record, Bridge(convex_app(), loop))
+        target = SimpleNamespace(
+            config=SimpleNamespace(supported_pairs=known_pairs.supported),
+            record=record,
+            http=HttpProbe(record, Bridge(create_api(api), loop)),
+            nomad=Nomad(),
+            convex=lambda: convex,
+            api_token=lambda: "secret",
+            instances=lambda service: [
+                Service(f"i{n}", service, f"10.0.0.{n}", 8787, None, True) for n in (1, 2)
+            ],
+        )
+        for pair in known_pairs.supported:
+            seed(convex, pair, time.time())
+        return Watch(cast("Any", target))
+
+    yield make
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def seed(convex: ConvexProbe, pair: str, moment: float) -> None:
+    """A row of every table and a stamp of every feed."""
+    at, opened = stored.stamp(moment), moment // 60 * 60
+    common = {"pair": pair, "source": "bingx_rest", "captured_at": at}
+    prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.5)
+    rows: dict[str, dict[str, Any]] = {
+        "bingx_candles": {
+            **common, **prices, "interval": "1m", "open_time": stored.stamp(opened),
+            "close_time": stored.stamp(opened + 60), "updated_at": at,
+        },
+        "bingx_trades": {**common, "trade_id": at, "executed_at": at, "price": 1, "quantity": 1, "side": "buy"},
+        "bingx_tickers": {**common, "last_price": 1},
+        "bingx_mark_index_prices": {**common, "mark_price": 1, "index_price": 1},
+        "bingx_open_interest": {**common, "open_interest": 1},
+        "bingx_funding_rates": {**common, "funding_time": at, "funding_rate": 0},
+        "bingx_orderbook_snapshots": {**common, "depth_level": 5, "bids": [], "asks": []},
+    }  # fmt: skip
+    for table, row in rows.items():
+        convex.mutation("data:write", {"table": table, "action": "insert", "payload": row})
+    stamps = [
+        {"pair": pair, "source_type": feed, "status": "ok", "last_seen_at": at, "updated_at": at}
+        for feed in BINGX_THRESHOLDS_SECONDS
+    ]
+    args = {"table": "data_source_status", "action": "upsert", "onConflict": "pair,source_type"}
+    convex.mutation("data:write", {**args, "payload": stamps})
+
+
+def contradictions(watch: Watch) -> dict[str, list[str]]:
+    found = agreement.of_instance(watch, watch.instances[0], time.time() - 120)
+    return {
+        path.partition(" at ")[0]: one.contradictions for path, one in found.items() if one.contradictions
+    }
+
+
+def test_everything_is_fresh_and_everybody_agrees(build: Build) -> None:
+    watch = build()
+    found = watch.round()
+    assert watch.not_fresh(found) == [] and watch.settings_problems(found) == []
+    assert len(watch.not_stale(found, PAIR)) == len(watch.told) == 8
+    assert found.items[STATUS_ROWS].keys() == found.items[MARKET_ROWS].keys()
+    assert contradictions(watch) == {}
+    assert agreement.stamps(watch).contradictions == []
+    assert watch.symbols() == {"XAUT-USDT": ("Gold-USDT", "XAUTUSDT"), "BTC-USDT": ("BTC-USDT",)}
+
+
+def test_a_pair_without_a_row_is_not_fresh_whatever_it_is_called(build: Build) -> None:
+    watch = build("status-ok-when-absent")
+    watch.convex.delete("data_source_status", pair=PAIR)
+    found = watch.round()
+    assert {one.partition(":")[0] for one in watch.not_fresh(found)} >= {STATUS_ROWS.partition(":")[0]}
+    assert len(watch.not_fresh(found)) == 7 * len(BINGX_THRESHOLDS_SECONDS)
+    lies = contradictions(watch)
+    assert set(lies) == {freshness.DATA_SOURCES, freshness.MARKET_DATA}
+    assert "called ok: without data" in lies[freshness.DATA_SOURCES][0]
+
+
+def test_the_honest_endpoint_says_unavailable(build: Build) -> None:
+    watch = build()
+    watch.convex.delete("data_source_status", pair=PAIR)
+    assert contradictions(watch) == {}
+
+
+def test_an_old_pair_is_stale_everywhere(build: Build) -> None:
+    watch = build()
+    for table in (*(one.name for one in stored.TABLES), "data_source_status"):
+        watch.convex.delete(table, pair=PAIR)
+    seed(watch.convex, PAIR, time.time() - 300)
+    found = watch.round()
+    # The rows of the store still carry the word of their last writer.
+    assert set(watch.not_stale(found, PAIR)) == {STATUS_ROWS}
+    assert len(watch.not_fresh(found)) == 8 * len(watch.live)
+    assert contradictions(watch) == {}
+
+
+def test_a_stamp_without_its_row_is_a_lie(build: Build) -> None:
+    watch = build()
+    watch.convex.delete("bingx_funding_rates", pair=PAIR)
+    (said,) = agreement.stamps(watch).contradictions
+    assert said == "BTC-USDT bingx_funding is stamped as seen, and has no row"
+
+
+@pytest.mark.parametrize(("weaknesses", "lies"), [("", False), ("gaps-static-zero", True)])
+def test_false_zeros_are_seen_where_a_gap_stands(build: Build, weaknesses: str, lies: bool) -> None:
+    watch = build(weaknesses)
+    now = stored.stamp(time.time())
+    gap = {"pair": PAIR, "source_type": "bingx_ticker", "interval": None, "status": "open"}
+    gap |= dict.fromkeys(("gap_start", "gap_end", "detected_at", "last_seen_at"), now)
+    alert = {"category": "slo", "severity": "low", "metric": notices.LAG, "value": 1, "status": "open"}
+    labels = {"pair": PAIR, "source_type": "bingx_ticker"}
+    watch.convex.insert("data_gap_events", gap)
+    watch.convex.insert("ops_alerts", {**alert, "triggered_at": now, "metadata": labels})
+    assert set(contradictions(watch)) == ({notices.GAPS} if lies else set())
+    told = notices.notices(watch, time.time() - 60)
+    assert len(told.missing(PAIR, ["bingx_ticker"])) == (2 if lies else 0)
+
+
+def test_a_cached_answer_is_no_truth(build: Build) -> None:
+    watch = build("api-cached")
+    assert contradictions(watch) == {}
+    watch.convex.delete("bingx_candles", pair=PAIR)
+    seed(watch.convex, PAIR, time.time() + 1)
+    assert set(contradictions(watch)) >= {freshness.DATA_SOURCES, freshness.MARKET_DATA}
