@@ -26,6 +26,11 @@ class Recorder:
         self.submitted.append((job, variables, mutate(SPEC) if mutate else SPEC))
         return DeploymentResult(job, 1, True, "0" * 64)
 
+    def planned(
+        self, job: str, variables: Mapping[str, object] | None = None, mutate: Mutation | None = None
+    ) -> dict[str, Any]:
+        return {"ID": job, "Text": mutate(SPEC) if mutate else SPEC, "Values": dict(variables or {})}
+
     def wait_healthy(self, job: str, timeout: float) -> None:
         self.calls.append(("wait", job, timeout))
 
