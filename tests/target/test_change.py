@@ -80,3 +80,16 @@ def test_everything_else_is_the_inner_deployer() -> None:
 
 def test_chain_applies_in_order() -> None:
     assert chain(lambda text: text + "b", lambda text: text + "c")("a") == "abc"
+
+
+def test_what_is_planned_is_what_would_be_submitted() -> None:
+    change = DeploymentChange(
+        "d", {"a": JobChange(replace_once("count = 2", "count = 3"), lambda own: {"x": "1"})}
+    )
+    deployer = ChangedDeployer(Recorder(), change)
+    assert deployer.planned("a", {"y": "2"}) == {
+        "ID": "a",
+        "Text": SPEC.replace("2", "3"),
+        "Values": {"x": "1", "y": "2"},
+    }
+    assert deployer.planned("b") == {"ID": "b", "Text": SPEC, "Values": {}}
