@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from fixtures.observe.ledger import EgressLedger
 from fixtures.observe.nomad import NomadNotFound, NomadRejected
 from fixtures.observe.processes import Census, worker_processes
 from fixtures.observe.recorder import AllocationRecorder
+from fixtures.preflight.checks import IMMUTABLE
 from fixtures.rollout import worker
 from fixtures.target import deadlines, names
 from fixtures.target.target import Target
@@ -21,7 +21,6 @@ from fixtures.target.target import Target
 pytestmark = [pytest.mark.phase3, pytest.mark.usefixtures("phase3")]
 
 Measure = Callable[..., None]
-IMMUTABLE = re.compile(r"^[^@\s]+(:[0-9a-f]{40}|@sha256:[0-9a-f]{64})$")
 SETTLED = 15.0
 """Seconds until the exchange has noticed that a client vanished: its pings, and one listing."""
 

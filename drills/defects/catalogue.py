@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from drills.defects import drains, egress, freshness, windows
+from drills.defects import control_plane, drains, egress, freshness, windows
 from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
 from fixtures.errors import Refused
 from fixtures.target import hcl, names
@@ -174,7 +174,15 @@ DEFECTS: tuple[Defect, ...] = (
             )
         },
     ),
-    *(_ON_TRIAL := (*egress.DEFECTS, *drains.DEFECTS, *windows.DEFECTS, *freshness.DEFECTS)),
+    *(
+        _ON_TRIAL := (
+            *egress.DEFECTS,
+            *drains.DEFECTS,
+            *windows.DEFECTS,
+            *freshness.DEFECTS,
+            *control_plane.DEFECTS,
+        )
+    ),
 )
 """In the order of the matrix."""
 

@@ -251,3 +251,12 @@ def test_stopped_is_when_nothing_runs_any_more(deploy: RehearsalDeployer, nomad:
     ]
     deploy.stop(JOB)
     assert nomad.calls.count(f"GET /v1/job/{JOB}/allocations") == 2
+
+
+def test_what_is_planned_is_parsed_and_not_submitted(deploy: RehearsalDeployer, nomad: Nomad) -> None:
+    found = deploy.planned(JOB, {"backend_image": "other:1"}, lambda text: text + "# more\n")
+    assert found["Text"] == "backend_image\n# more\n"
+    assert any("other:1" in line for line in found["Read"])
+    assert nomad.calls == ["POST /v1/jobs/parse"]
+    with pytest.raises(DeployError, match="Unclosed block"):
+        deploy.planned(JOB, mutate=lambda text: "malformed")

@@ -26,6 +26,11 @@ class Recorder:
         self.submitted.append((job, variables, mutate(SPEC) if mutate else SPEC))
         return DeploymentResult(job, 1, True, "0" * 64)
 
+    def planned(
+        self, job: str, variables: Mapping[str, object] | None = None, mutate: Mutation | None = None
+    ) -> dict[str, Any]:
+        return {"ID": job, "Text": mutate(SPEC) if mutate else SPEC, "Values": dict(variables or {})}
+
     def wait_healthy(self, job: str, timeout: float) -> None:
         self.calls.append(("wait", job, timeout))
 
@@ -75,3 +80,16 @@ def test_everything_else_is_the_inner_deployer() -> None:
 
 def test_chain_applies_in_order() -> None:
     assert chain(lambda text: text + "b", lambda text: text + "c")("a") == "abc"
+
+
+def test_what_is_planned_is_what_would_be_submitted() -> None:
+    change = DeploymentChange(
+        "d", {"a": JobChange(replace_once("count = 2", "count = 3"), lambda own: {"x": "1"})}
+    )
+    deployer = ChangedDeployer(Recorder(), change)
+    assert deployer.planned("a", {"y": "2"}) == {
+        "ID": "a",
+        "Text": SPEC.replace("2", "3"),
+        "Values": {"x": "1", "y": "2"},
+    }
+    assert deployer.planned("b") == {"ID": "b", "Text": SPEC, "Values": {}}

@@ -1,0 +1,177 @@
+"""Seeded defects of the control plane: what can be got wrong about it while it runs.
+
+TLS, ACLs, gossip and versions belong to a cluster's build; what sees them broken is shown by the tests of
+`fixtures/readiness` on recorded answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from drills.defects.defect import Defect
+from fixtures.errors import Refused, UndoError, Unknown
+from fixtures.observe.eventually import eventually
+from fixtures.readiness.tailnet import tags_of
+from fixtures.target import hcl, names
+from fixtures.target.change import JobChange, replace_once
+from fixtures.target.target import Target
+
+PROPAGATION = 20.0
+"""Seconds until a client's new metadata is at the servers: it tells them every 5 to 10."""
+
+
+def _tag(target: Target, name: str, tags: frozenset[str]) -> None:
+    """Give a node exactly these tags, and see that it has them. Raises UndoError."""
+    host, cli = target.tailnet.cli()
+    found = [one for one in target.tailnet.nodes() if str(one["name"]) == name]
+    if len(found) != 1:
+        raise Refused(f"tags of {name}", f"{len(found)} nodes of that name", "one")
+    argv = [*cli, "nodes", "tag", "-i", str(found[0]["id"]), "-t", ",".join(sorted(tags)), "-o", "json"]
+    done = target.hosts.run(host, argv)
+    now = {str(one["name"]): tags_of(one) for one in target.tailnet.nodes()}
+    if done.returncode != 0 or now.get(name) != tags:
+        raise UndoError(
+            f"tags of {name}", f"{sorted(now.get(name, ()))} {done.stderr[:80]}", f"{sorted(tags)}"
+        )
+
+
+@contextmanager
+def _with_tags(target: Target, name: str, add: frozenset[str], take: frozenset[str]) -> Iterator[None]:
+    before = next((tags_of(one) for one in target.tailnet.nodes() if str(one["name"]) == name), None)
+    if before is None:
+        raise Refused(f"tags of {name}", "no such node", "one")
+    try:
+        _tag(target, name, (before | add) - take)
+        yield
+    finally:
+        _tag(target, name, before)
+
+
+@contextmanager
+def _exit_is_a_client(target: Target) -> Iterator[None]:
+    with _with_tags(target, target.tailnet.exits()[0].name, frozenset({"tag:gvfx-client"}), frozenset()):
+        yield
+
+
+@contextmanager
+def _witness_is_untagged(target: Target) -> Iterator[None]:
+    (witness,) = target.hosts.names("witness")
+    with _with_tags(target, witness, frozenset(), frozenset({"tag:gvfx-witness"})):
+        yield
+
+
+def _role(target: Target, node: str, role: str) -> None:
+    """Set a client's role as its operator may at any time, and wait until the servers know."""
+    target.nomad.set_metadata(node, {"role": role})
+
+    def read() -> str:
+        return str((target.nomad.node_record(node).get("Meta") or {}).get("role"))
+
+    outcome = eventually(
+        f"role of {node[:8]}", read, lambda seen: seen == role, within=PROPAGATION, record=target.record
+    )
+    if not outcome.met:
+        raise UndoError(f"role of node {node[:8]}", f"{outcome.value}", role, "nomad node meta read")
+
+
+@contextmanager
+def _client_is_the_witness(target: Target) -> Iterator[None]:
+    """The last app node says it is the witness; its allocations stay where they are."""
+    name = target.hosts.names("app")[-1]
+    node = next((one.id for one in target.nomad.nodes() if one.name == name), None)
+    if node is None:
+        raise Unknown(f"client {name}", "not registered", "a client", "nomad node status")
+    try:
+        _role(target, node, "witness")
+        yield
+    finally:
+        _role(target, node, "app")
+
+
+_STRANGER = """    service {
+      name     = "nomad-client"
+      port     = "http"
+      provider = "consul"
+    }
+
+"""
+
+DEFECTS: tuple[Defect, ...] = (
+    Defect(
+        id="exit-is-a-client",
+        title="an exit node carries the tag of a cluster client as well",
+        mutation="tailnet: tag:gvfx-client is added to the first exit",
+        why="the exit does its work as before; it could also talk to every server and database",
+        expected_red=frozenset({"P0.6", "P0.7"}),
+        during=_exit_is_a_client,
+    ),
+    Defect(
+        id="witness-untagged",
+        title="the witness is tagged like any server",
+        mutation="tailnet: tag:gvfx-witness is taken from the witness",
+        why="no right hangs on that tag today: only the list of nodes shows that it is gone",
+        expected_red=frozenset({"P0.6"}),
+        during=_witness_is_untagged,
+    ),
+    Defect(
+        id="client-is-the-witness",
+        title="an app node carries the role of the witness",
+        mutation="Nomad: metadata role=witness on the last app node",
+        why="what runs there goes on; nothing is ever placed there again, and the stores have one node left",
+        expected_red=frozenset({"P0.5", "P0.9"}),
+        # What is moved off the other app node finds no place, or one from which the exchange can be reached.
+        tolerated=frozenset({"T3.4", *(f"T5.{n}" for n in range(1, 7)), *(f"T7.{n}" for n in range(1, 6))}),
+        during=_client_is_the_witness,
+    ),
+    Defect(
+        id="stranger-as-nomad-client",
+        title="a job registers itself under the name of Nomad's own clients",
+        mutation='gvfx-rl-service: a second service "nomad-client"',
+        why="it is healthy and answers; whoever looks for a Nomad client finds it",
+        expected_red=frozenset({"P0.4"}),
+        jobs={names.RL.id: JobChange(mutate=replace_once("    service {\n", f"{_STRANGER}    service {{\n"))},
+    ),
+    Defect(
+        id="backup-volume-nowhere",
+        title="a job asks for a volume that no node has",
+        mutation="gvfx-postgres-backup: a host volume gvfx-backups",
+        why="a periodic job fails at night, long after everybody has looked",
+        expected_red=frozenset({"P0.8", "P0.9"}),
+        jobs={
+            names.BACKUP_JOB: JobChange(
+                mutate=hcl.replace_in(
+                    'group "backup"',
+                    r"    count = 1\n",
+                    '    count = 1\n\n    volume "away" {\n      type   = "host"\n      source = "gvfx-backups"\n    }\n',
+                )
+            )
+        },
+    ),
+    Defect(
+        id="backup-on-one-node",
+        title="a job is tied to a single node",
+        mutation="gvfx-postgres-backup: constraint on one node's name",
+        why="it is placed and runs, until that node is the one that is gone",
+        expected_red=frozenset({"P0.9"}),
+        jobs={
+            names.BACKUP_JOB: JobChange(
+                mutate=hcl.replace_in(
+                    'group "backup"',
+                    r"    count = 1\n",
+                    "    count = 1\n\n    constraint {\n"
+                    '      attribute = "${node.unique.name}"\n      operator  = "regexp"\n      value     = "1$"\n    }\n',
+                )
+            )
+        },
+    ),
+    Defect(
+        id="backup-fills-a-node",
+        title="a job asks for more memory than the nodes have left",
+        mutation="gvfx-postgres-backup: its first task asks for 1 TiB of memory",
+        why="every node is eligible by its constraints; none has room",
+        expected_red=frozenset({"P0.9"}),
+        jobs={names.BACKUP_JOB: JobChange(mutate=replace_once("memory = 256", f"memory = {1 << 20}"))},
+    ),
+)
+"""Jobs that the rollout does not deploy are looked at by phase 0 all the same: these defects disturb nothing else."""
