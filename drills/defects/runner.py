@@ -78,7 +78,7 @@ class Runner:
         argv = [
             sys.executable, "-m", "pytest", "acceptance", "-m", self._tests, "--target", "rehearsal", "--keep",
             "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),
-            "--run-dir", str(directory),
+            "--run-dir", str(directory), *(("-k", defect.only) if defect.only else ()),
         ]  # fmt: skip
         with (directory / "pytest.log").open("w", encoding="utf-8") as log:
             subprocess.run(

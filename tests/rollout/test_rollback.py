@@ -14,7 +14,8 @@ from fixtures.observe.processes import Census, WorkerProcess
 from fixtures.observe.recorder import AllocationRecorder
 from fixtures.observe.recording import InMemory
 from fixtures.observe.timeline import Interval
-from fixtures.rollout import restore, rollback
+from fixtures.rollout import checks, egress, restore, rollback, users, worker
+from fixtures.rollout.restore import Content
 from fixtures.rollout.rollback import STEPS, Rollback
 from fixtures.target import names
 from fixtures.target.capabilities import DeploymentResult
@@ -214,15 +215,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr("fixtures.observe.eventually.time", clock)
     monkeypatch.setattr(rollback, "worker_processes", made.census)
     settings = SimpleNamespace(cycle=6.0, backoff=5.0, rest_gap=lambda down: 13.0)
-    monkeypatch.setattr(rollback.egress, "ready", lambda target: SimpleNamespace(node_name="c3"))
-    monkeypatch.setattr(rollback.egress, "ingest_settings", lambda target: settings)
-    monkeypatch.setattr(rollback.checks, "deployed", lambda *_: [])
-    monkeypatch.setattr(rollback.checks, "catalogue_is_true", lambda *_: 0.1)
-    monkeypatch.setattr(rollback.checks, "approved_addresses", lambda target: {EXIT})
-    monkeypatch.setattr(rollback.users, "tour", lambda target: "tour")
-    monkeypatch.setattr(rollback.users, "served", lambda found, ours: [])
-    monkeypatch.setattr(rollback.worker, "never_two", lambda recorder: made.nomad_runs)
-    monkeypatch.setattr(rollback.worker, "running", lambda target: [1] if made.nomad_running else [])
+    monkeypatch.setattr(egress, "ready", lambda target: SimpleNamespace(node_name="c3"))
+    monkeypatch.setattr(egress, "ingest_settings", lambda target: settings)
+    monkeypatch.setattr(checks, "deployed", lambda *_: [])
+    monkeypatch.setattr(checks, "catalogue_is_true", lambda *_: 0.1)
+    monkeypatch.setattr(checks, "approved_addresses", lambda target: {EXIT})
+    monkeypatch.setattr(users, "tour", lambda target: "tour")
+    monkeypatch.setattr(users, "served", lambda found, ours: [])
+    monkeypatch.setattr(worker, "never_two", lambda recorder: made.nomad_runs)
+    monkeypatch.setattr(worker, "running", lambda target: [1] if made.nomad_running else [])
 
     def through(phase: int) -> Any:
         made.calls.append(f"rollout {phase}")
@@ -316,7 +317,7 @@ def test_an_api_that_does_not_get_healthy_is_red(cluster: Cluster, unhealthy: st
 
 
 def test_a_user_who_is_not_served_is_red(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollback.users, "served", lambda found, ours: ["nothing there"])
+    monkeypatch.setattr(users, "served", lambda found, ours: ["nothing there"])
     with pytest.raises(AssertionError, match="nothing there"):
         back(cluster)
 
@@ -398,12 +399,12 @@ def test_who_fetches_in_turn() -> None:
 
 
 def test_content_is_compared_without_the_stores_own_stamps() -> None:
-    was = {TABLE: {"1": {"id": "1", "a": [1, {"b": None}], "updated_at": "x"}, "2": {"id": "2"}}}
+    was: Content = {TABLE: {"1": {"id": "1", "a": [1, {"b": None}], "updated_at": "x"}, "2": {"id": "2"}}}
     assert (
         restore.differences(was, {TABLE: {"1": {**was[TABLE]["1"], "updated_at": "y"}, "2": {"id": "2"}}})
         == []
     )
-    now: dict[str, dict[str, Any]] = {TABLE: {"1": {"id": "1", "a": [1, {"b": 0}]}, "3": {"id": "3"}}}
+    now: Content = {TABLE: {"1": {"id": "1", "a": [1, {"b": 0}]}, "3": {"id": "3"}}}
     assert restore.differences(was, now) == [
         f"{TABLE}: 2 is missing",
         f"{TABLE}: 3 is foreign",

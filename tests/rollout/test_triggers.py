@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from fixtures.history.shapes import IngestionRun
 from fixtures.rollout import triggers
@@ -63,6 +64,21 @@ def series(count: int, bad: dict[str, set[int]] | None = None) -> list[Look]:
 
 
 LOOKS = 40 * EVERY
+Test = Callable[..., None]
+
+
+def given(*strategies: SearchStrategy[Any]) -> Callable[[Test], Test]:
+    """``hypothesis.given``, on a machine that may be busy: how long a draw takes says nothing about the code."""
+
+    def decorate(test: Test) -> Test:
+        decided: Test = hypothesis.settings(
+            max_examples=25, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+        )(hypothesis.given(*strategies)(test))
+        return decided
+
+    return decorate
+
+
 BOUND = round(TERMS.sustained / TERMS.period)
 """Looks in a row that make a state sustained."""
 
@@ -81,16 +97,14 @@ def short_troubles(draw: st.DrawFn) -> dict[str, set[int]]:
     return found
 
 
-@hypothesis.settings(max_examples=25)
-@hypothesis.given(short_troubles())
+@given(short_troubles())
 def test_short_troubles_fire_nothing(bad: dict[str, set[int]]) -> None:
     found = evaluated(series(LOOKS, bad), TERMS)
     assert not found.fired, found.fired
     assert found.failed_writes == len(bad["writes"])
 
 
-@hypothesis.settings(max_examples=25)
-@hypothesis.given(short_troubles(), st.sampled_from(PARTS), st.integers(0, 100), st.integers(BOUND + 1, 60))
+@given(short_troubles(), st.sampled_from(PARTS), st.integers(0, 100), st.integers(BOUND + 1, 60))
 def test_a_long_outage_fires_its_own_trigger_alone(
     bad: dict[str, set[int]], part: str, start: int, length: int
 ) -> None:
@@ -98,15 +112,13 @@ def test_a_long_outage_fires_its_own_trigger_alone(
     assert set(evaluated(series(LOOKS, bad), TERMS).fired) == {OWN[part]}
 
 
-@hypothesis.settings(max_examples=25)
-@hypothesis.given(st.sampled_from(PARTS), st.integers(1, BOUND - 1), st.integers(0, 30))
+@given(st.sampled_from(PARTS), st.integers(1, BOUND - 1), st.integers(0, 30))
 def test_what_comes_and_goes_every_other_moment_is_as_bad(part: str, half: int, start: int) -> None:
     where = {one for one in range(start, LOOKS - 2) if (one - start) // half % 2 == 0}
     assert set(evaluated(series(LOOKS, {part: where}), TERMS).fired) == {OWN[part]}
 
 
-@hypothesis.given(short_troubles(), st.integers(0, LOOKS - 1))
-@hypothesis.settings(max_examples=25)
+@given(short_troubles(), st.integers(0, LOOKS - 1))
 def test_a_lost_write_needs_no_repetition(bad: dict[str, set[int]], at: int) -> None:
     looks = series(LOOKS, bad)
     looks[at] = looks[at].model_copy(update={"writes": Write(ok=False, lost=True, why="row 7")})
@@ -125,8 +137,7 @@ def test_a_failure_at_the_end_was_never_resolved() -> None:
     assert set(going_on.fired) == {WRITES}
 
 
-@hypothesis.settings(max_examples=25)
-@hypothesis.given(st.lists(st.floats(1000.0, 3000.0), min_size=1, max_size=6), short_troubles())
+@given(st.lists(st.floats(1000.0, 3000.0), min_size=1, max_size=6), short_troubles())
 def test_duplicates_fire_when_repeated_at_another_time(
     moments: list[float], bad: dict[str, set[int]]
 ) -> None:
@@ -175,16 +186,15 @@ def test_a_sound_series_is_observed_up_to_its_last_reading_of_the_run_log() -> N
     assert len(found.cycles) == LOOKS // EVERY
 
 
-@hypothesis.settings(max_examples=25)
-@hypothesis.given(st.sets(st.integers(0, LOOKS - 1), max_size=60), st.sampled_from(PARTS))
+@given(st.sets(st.integers(0, LOOKS - 1), max_size=60), st.sampled_from(PARTS))
 def test_what_was_not_seen_is_not_observed(unseen: set[int], part: str) -> None:
-    looks = [look(n, **({part: None} if n in unseen else {})) for n in range(LOOKS)]
+    gone: dict[str, Any] = {part: None}
+    looks = [look(n, **(gone if n in unseen else {})) for n in range(LOOKS)]
     lost = sum(one < LOOKS - EVERY for one in unseen)
     assert evaluated(looks, TERMS).observed == pytest.approx((LOOKS - EVERY - lost) * TERMS.period)
 
 
-@hypothesis.settings(max_examples=25)
-@hypothesis.given(st.lists(st.integers(2 * EVERY, 8 * EVERY), min_size=1, max_size=4), st.data())
+@given(st.lists(st.integers(2 * EVERY, 8 * EVERY), min_size=1, max_size=4), st.data())
 def test_pieces_count_what_they_saw_and_nothing_between_them(counts: list[int], data: st.DataObject) -> None:
     looks: list[Look] = []
     expected, start = 0.0, 1000.0
@@ -214,7 +224,7 @@ def test_a_look_that_waits_for_an_answer_observes_meanwhile() -> None:
     """A hanging service makes looks long; that must not hide its outage as holes between looks."""
     found, at = [], 0.0
     for number in range(30):
-        hung = 5 <= number
+        hung = number >= 5
         seconds = 3 * TERMS.period if hung else 0.1
         change = {"api": BAD["api"]} if hung else {}
         one = look(0, **change).model_copy(update={"began": at, "ended": at + seconds})
@@ -223,8 +233,7 @@ def test_a_look_that_waits_for_an_answer_observes_meanwhile() -> None:
     assert set(evaluated(found, TERMS).fired) == {INSTABILITY}
 
 
-@hypothesis.settings(max_examples=15)
-@hypothesis.given(short_troubles(), st.integers(1, LOOKS - 1))
+@given(short_troubles(), st.integers(1, LOOKS - 1))
 def test_evaluating_goes_on_where_it_stopped(bad: dict[str, set[int]], cut: int) -> None:
     looks = series(LOOKS, bad)
     once, twice = Evaluation(TERMS), Evaluation(TERMS)
