@@ -220,6 +220,25 @@ def test_a_hole_longer_than_the_sampling_period_is_not_observed() -> None:
     assert evaluated(late, TERMS).observed == pytest.approx(CYCLE)
 
 
+@pytest.mark.parametrize(("late", "counts"), [(0.0, True), (TERMS.period / 4, False)])
+def test_a_short_hole_counts_for_the_look_before_it_alone(late: float, counts: bool) -> None:
+    """Also when the run log, read before and after it, tells what happened meanwhile."""
+    whole = [look(n) for n in range(EVERY + 1)]
+    gap = TERMS.period - (whole[1].began - whole[0].ended) + late
+    looks = [
+        one.model_copy(update={"began": one.began + gap, "ended": one.ended + gap}) if n > 2 else one
+        for n, one in enumerate(whole)
+    ]
+    seen = CYCLE + gap if counts else CYCLE - TERMS.period + 0.2
+    assert evaluated(looks, TERMS).observed == pytest.approx(seen)
+
+
+def test_figures_tell_the_longest_outage_and_the_sum() -> None:
+    found = evaluated(series(LOOKS, {"api": {10, 11, 12, 50, 51}}), TERMS).figures()
+    assert (found["api_bad_seconds"], found["api_longest_bad_seconds"]) == (50.0, 30.0)
+    assert found["rl_bad_seconds"] == 0.0
+
+
 def test_a_look_that_waits_for_an_answer_observes_meanwhile() -> None:
     """A hanging service makes looks long; that must not hide its outage as holes between looks."""
     found, at = [], 0.0

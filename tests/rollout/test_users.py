@@ -51,7 +51,8 @@ def tour() -> Tour:
 def spoilt(which: str, **changes: Any) -> Tour:
     found = tour()
     first, *rest = getattr(found, which)
-    return dataclasses.replace(found, **{which: (dataclasses.replace(first, **changes), *rest)})
+    parts: dict[str, Any] = {which: (dataclasses.replace(first, **changes), *rest)}
+    return dataclasses.replace(found, **parts)
 
 
 def test_a_sound_tour() -> None:
