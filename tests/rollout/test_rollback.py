@@ -289,21 +289,22 @@ def test_a_worker_that_stays_keeps_the_legacy_worker_away(cluster: Cluster) -> N
     assert "legacy start" not in cluster.calls
 
 
-def test_what_does_not_stop_or_start_is_red(cluster: Cluster) -> None:
-    def refuse(*_: object) -> None:
-        raise FaultError("legacy worker", "running: False", "running: True")
-
-    cluster.legacy.start = refuse
-    with pytest.raises(AssertionError, match="does not start"):
-        back(cluster)
-
+def test_a_worker_that_does_not_stop_is_red(cluster: Cluster) -> None:
     def hang(job: str) -> None:
         raise DeployError(job, "still running after 120 s", "stopped")
 
     cluster.stop = hang  # type: ignore[method-assign]
-    cluster.nomad_runs = [Interval("n1", "c3", 900.0, None, True)]
-    cluster.connect(EXIT)
     with pytest.raises(AssertionError, match="does not stop"):
+        back(cluster)
+    assert "legacy start" not in cluster.calls
+
+
+def test_a_legacy_worker_that_does_not_start_is_red(cluster: Cluster) -> None:
+    def refuse() -> None:
+        raise FaultError("legacy worker", "running: False", "running: True")
+
+    cluster.legacy.start = refuse
+    with pytest.raises(AssertionError, match="does not start"):
         back(cluster)
 
 
