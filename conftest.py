@@ -16,6 +16,7 @@ pytest_plugins = [
     # After the target, whose fixture it completes.
     "fixtures.faults.pytest_faults",
     "fixtures.rollout.pytest_rollout",
+    "fixtures.rollout.pytest_observation",
 ]
 
 # How long an example takes says more about a busy machine than about the code.

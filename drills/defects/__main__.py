@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     with EventLog(directory / "matrix.ndjson", stamp) as record:
         try:
             with held() as lock, closing(ensure_target(options, record)) as target:
-                tests = "phase3 or trial" if given.trial else "phase3"
+                tests = "phase3 or phase4 or trial" if given.trial else "phase3"
                 controls = CONTROLS if given.own else None
                 runner = Runner(target, record, options, directory, say, lock, tests, controls)
                 rows = run_all(runner, chosen, say)

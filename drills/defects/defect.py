@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fixtures.errors import SuiteError
-from fixtures.target.change import DeploymentChange, JobChange
+from fixtures.target.change import DeploymentChange, JobChange, replace_once
 from fixtures.target.target import Target
 
 During = Callable[[Target], AbstractContextManager[None]]
 WEAKNESS = "GVFX_STANDIN_WEAKNESS"
+NO_REVERT = replace_once("auto_revert       = true", "auto_revert       = false")
+"""Else the rollout that fails because of the defect would put the good version back before anybody looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Defect:
     `jobs` change what is submitted while the defect is on; `during` acts on the target for as long as the
     tests run; `clean` removes what redeploying the good specs does not. `expected_red` must fail, and
     `expected_unknown` must be undecidable; every other rule must pass, save those `tolerated`, whose outcome
-    hangs on timing. `why` is the reasoning.
+    hangs on timing. `why` is the reasoning. `only` is pytest's -k for a defect that strikes at a moment of its own
+    tests; empty runs them all.
     """
 
     id: str
@@ -36,6 +39,7 @@ class Defect:
     jobs: Mapping[str, JobChange] = field(default_factory=dict)
     during: During = lambda target: nullcontext()
     clean: Callable[[Target], None] | None = None
+    only: str = ""
 
     def change(self) -> DeploymentChange:
         """What differs in the deployment."""

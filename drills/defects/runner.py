@@ -80,7 +80,7 @@ class Runner:
         argv = [
             sys.executable, "-m", "pytest", "acceptance", "-m", self._tests, "--target", "rehearsal", "--keep",
             "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),
-            "--run-dir", str(directory),
+            "--run-dir", str(directory), *(("-k", defect.only) if defect.only else ()),
         ]  # fmt: skip
         if self._controls is not None:
             own = defect.expected_red | defect.expected_unknown | defect.tolerated

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from fixtures.rollout import rollback, triggers
 from tests.deploy.spec import DEPLOY, JOBS, README, SERVICES, labelled, one, spec
 from tests.deploy.test_network import NAMES
 from tests.deploy.test_placement import VOLUMES
@@ -91,6 +92,23 @@ def test_the_legacy_worker_stops_between_proof_and_start() -> None:
         for word in ("nomad job stop gvfx-worker", "enable --now", "job revert", "convex import")
     ]
     assert steps == sorted(steps)
+
+
+def test_the_rollback_is_the_one_that_the_suite_carries_out() -> None:
+    """Command by command; P4.3 executes each step of it."""
+    section = TEXT[TEXT.index("## Rollback") : TEXT.index("## Backup and restore")]
+    (block,) = re.findall(r"```sh\n(.*?)```", section, re.S)
+    assert [line.partition("#")[0].strip() for line in block.splitlines()] == rollback.commands()
+
+
+def test_the_observation_is_the_one_that_the_suite_does() -> None:
+    """Triggers and figures of the table against the evaluation's own."""
+    section = TEXT[TEXT.index("## Phase 4") : TEXT.index("## Rollback")]
+    assert f"{triggers.SUSTAINED_CYCLES} cycles of any {2 * triggers.SUSTAINED_CYCLES}" in section
+    assert triggers.REPEATED == 2 and "at two different times" in section
+    live = triggers.thresholds(60.0)
+    assert f"every {live.period:g} s" in section and round(live.cycle / live.period) == 6
+    assert f"{triggers.PLAN_HOURS:g} h" in section
 
 
 def test_numbers_in_the_text_are_the_defaults() -> None:

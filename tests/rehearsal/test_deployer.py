@@ -28,6 +28,7 @@ class Nomad:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.answers: dict[str, list[Any]] = {}
         self.calls: list[str] = []
+        self.reverts: list[Any] = []
 
     def call(self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None) -> Any:
         self.calls.append(f"{method} {path}")
@@ -42,6 +43,11 @@ class Nomad:
             old = self.jobs.get(job["ID"], {"Version": -1})
             self.jobs[job["ID"]] = {"Status": "running", "Stop": False, **job, "Version": old["Version"] + 1}
             return {}
+        if path.endswith("/revert"):
+            self.reverts.append(body)
+            job = self.jobs[body["JobID"]]
+            self.jobs[body["JobID"]] = {**job, "Version": job["Version"] + 1, "Meta": {SHA: "the former"}}
+            return {"EvalID": "e"}
         if path in self.answers:
             found = self.answers[path]
             return found.pop(0) if len(found) > 1 else found[0]
@@ -260,3 +266,13 @@ def test_what_is_planned_is_parsed_and_not_submitted(deploy: RehearsalDeployer, 
     assert nomad.calls == ["POST /v1/jobs/parse"]
     with pytest.raises(DeployError, match="Unclosed block"):
         deploy.planned(JOB, mutate=lambda text: "malformed")
+
+
+# -- reverting -------------------------------------------------------------------------------------------
+
+
+def test_a_revert_makes_the_former_version_the_newest(deploy: RehearsalDeployer, nomad: Nomad) -> None:
+    deploy.submit(JOB)
+    result = deploy.revert(JOB, 0)
+    assert nomad.reverts == [{"JobID": JOB, "JobVersion": 0}]
+    assert (result.version, result.changed, result.spec_sha256) == (1, True, "the former")

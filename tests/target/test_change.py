@@ -37,6 +37,10 @@ class Recorder:
     def stop(self, job: str, purge: bool = False) -> None:
         self.calls.append(("stop", job, purge))
 
+    def revert(self, job: str, version: int) -> DeploymentResult:
+        self.calls.append(("revert", job, version))
+        return DeploymentResult(job, version + 1, True, "0" * 64)
+
     def spec_path(self, job: str) -> Path:
         return Path(job)
 
@@ -73,7 +77,8 @@ def test_everything_else_is_the_inner_deployer() -> None:
     deployer = ChangedDeployer(inner, DeploymentChange("name"))
     deployer.wait_healthy("a", 1.0)
     deployer.stop("b", purge=True)
-    assert inner.calls == [("wait", "a", 1.0), ("stop", "b", True)]
+    assert deployer.revert("b", 3).version == 4
+    assert inner.calls == [("wait", "a", 1.0), ("stop", "b", True), ("revert", "b", 3)]
     assert deployer.spec_path("c") == Path("c")
     assert deployer.variables() == {"api_env": {"A": "1"}}
 

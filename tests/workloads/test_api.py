@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from fixtures.workloads.api import app
 from fixtures.workloads.convexclient import ConvexClient
 from fixtures.workloads.feeds import LOCK_FEED
 from fixtures.workloads.timefmt import iso
@@ -265,6 +267,21 @@ async def test_one_of_two_instances_can_be_unhealthy(
         assert (await http.get("/health")).status_code == 200
         monkeypatch.setenv("NOMAD_ALLOC_INDEX", "1")
         assert (await http.get("/health")).status_code == 503
+
+
+async def test_one_of_two_instances_can_flap(api_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setenv("GVFX_STANDIN_UNHEALTHY_INDEX", "1")
+    monkeypatch.setattr(app, "time", SimpleNamespace(time=lambda: clock[0]))
+    for index, sick in (("0", 0), ("1", 12)):
+        monkeypatch.setenv("NOMAD_ALLOC_INDEX", index)
+        async with api_client("flapping") as http:
+            found = []
+            for second in range(20):
+                clock[0] = 100.0 + second
+                found.append((await http.get("/health")).status_code)
+            assert found.count(503) == sick
+            assert found == sorted(found), "well first, then sick"
 
 
 async def test_candles_and_pairs(api_client: Client, convex: ConvexClient) -> None:
