@@ -535,7 +535,8 @@ def test_exit_cleared_behind_the_guards_back(
     own, booked = egress.settings(target), egress_ledger.since_start()
     sidecar = egress.container(names.TAILSCALE_TASK, one.id)
     bound = own.detection() + own.switch()
-    with egress.besieged(target, one, bound + LIFETIME) as attack:
+    # A guard that does not see it leaves a worker without a way out, and every later rule undecided.
+    with egress.anew_if_red(target, one), egress.besieged(target, one, bound + LIFETIME) as attack:
         struck = time.time()
         with faults.applied(ExitCleared(one.node_name, sidecar)):
             lost = egress.said(target, one, "exit-lost", struck, within=own.detection())

@@ -1281,6 +1281,16 @@ check_answer() {
   [ $code_ -eq 0 ] || check_fail $code_ "Observed egress IP $GOT is not in TS_EGRESS_EXPECTED_IPS ($1, $exit_)"
 }
 
+# patiently PROBE: as often as the watch asks a newly selected exit; WireGuard alone may take 5 s for a new handshake.
+patiently() {
+  tries_=0
+  until "$1"; do
+    tries_=$((tries_ + 1))
+    [ $tries_ -lt "$SELECT_TRIES" ] || return 1
+    nap 50
+  done
+}
+
 check_fail() {
   event check-failed "$exit_" "$want_" "$GOT" "ERROR: $2" "$1"
   exit "$1"
@@ -1289,6 +1299,8 @@ check_fail() {
 check() {
   load_probe_settings
   load_exit_settings
+  number TS_SELECT_TRIES 4; SELECT_TRIES=$N
+  [ "$SELECT_TRIES" -ge 1 ] || die 11 "TS_SELECT_TRIES must be at least 1"
   STATUS='' GOT=''
   if ! ask egress; then
     exit_=$(field .exit) want_=$(field .want) GOT=$(field .got) code_=$(field .code)
@@ -1297,11 +1309,11 @@ check() {
   fi
   exit_=$(field .exit)
   want_=$(expected "$exit_")
-  probe_http || probe_http
+  patiently probe_http
   check_answer HTTP
   http_ip_=$GOT ws_ip_=
   if [ -n "$WS_URL" ]; then
-    probe_ws || probe_ws
+    patiently probe_ws
     check_answer WebSocket
     ws_ip_=$GOT
   fi
