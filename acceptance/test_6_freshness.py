@@ -99,7 +99,7 @@ def test_every_pair_and_feed_is_fresh_everywhere(target: Target, judged: Judged,
     ).known()
     judged(watch.websocket_terms(), begun)
     judged(watch.candle_terms(), begun)
-    judged(watch.timeless_terms(), begun)
+    judged(watch.fetched_terms(), begun)
     judged(watch.terms(), begun)
     measure(
         instances=len(watch.instances),
@@ -400,10 +400,10 @@ def test_a_muted_pair_turns_stale_everywhere_and_recovers(
         ),
         begun,
     )
-    judged(
-        watch.terms(muted_endpoints=watch.told, grace_s=rest + own.noticed(), recovery_s=own.advance()),
-        begun,
-    )
+    for terms in (watch.fetched_terms, watch.terms):
+        judged(
+            terms(muted_endpoints=watch.told, grace_s=rest + own.noticed(), recovery_s=own.advance()), begun
+        )
     measure(
         pair=pair,
         muted_s=round(end - start, 1),
