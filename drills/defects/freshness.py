@@ -107,8 +107,6 @@ DEFECTS: tuple[Defect, ...] = (
         mutation="gvfx-worker: stand-in weakness stamp-now",
         why="while data flows only funding gives it away, which is hours old; a muted pair never turns stale",
         expected_red=frozenset({"T6.4", "T6.5"}),
-        # A cycle that takes long leaves what is fetched as far behind its stamp as endpoints may be apart.
-        tolerated=frozenset({"T6.1"}),
         jobs=_worker("stamp-now"),
     ),
     Defect(
