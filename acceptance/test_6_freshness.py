@@ -97,17 +97,10 @@ def test_every_pair_and_feed_is_fresh_everywhere(target: Target, judged: Judged,
         record=target.record,
         every=span / 4,
     ).known()
-<<<<<<< HEAD
     judged(watch.websocket_terms(), since=begun)
     judged(watch.candle_terms(), since=begun)
-    judged(watch.timeless_terms(), since=begun)
+    judged(watch.fetched_terms(), since=begun)
     judged(watch.terms(), since=begun)
-=======
-    judged(watch.websocket_terms(), begun)
-    judged(watch.candle_terms(), begun)
-    judged(watch.fetched_terms(), begun)
-    judged(watch.terms(), begun)
->>>>>>> t6
     measure(
         instances=len(watch.instances),
         thresholds_s=watch.thresholds,
@@ -407,17 +400,11 @@ def test_a_muted_pair_turns_stale_everywhere_and_recovers(
         ),
         since=begun,
     )
-<<<<<<< HEAD
-    judged(
-        watch.terms(muted_endpoints=watch.told, grace_s=rest + own.noticed(), recovery_s=own.advance()),
-        since=begun,
-    )
-=======
     for terms in (watch.fetched_terms, watch.terms):
         judged(
-            terms(muted_endpoints=watch.told, grace_s=rest + own.noticed(), recovery_s=own.advance()), begun
+            terms(muted_endpoints=watch.told, grace_s=rest + own.noticed(), recovery_s=own.advance()),
+            since=begun,
         )
->>>>>>> t6
     measure(
         pair=pair,
         muted_s=round(end - start, 1),
