@@ -355,3 +355,18 @@ def test_a_real_file_system(tmp_path: Path, marker: str | None) -> None:
     assert found.marker == (marker or "-").strip()
     with pytest.raises(ProbeError):
         volumes.file_system(ThisMachine(), "here", str(tmp_path / "absent"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("end", "host"),
+    [
+        ("100.64.0.4:4646", "100.64.0.4"),
+        ("100.64.0.4", "100.64.0.4"),
+        ("[fd7a::1]:4648", "fd7a::1"),
+        ("fd7a::1", "fd7a::1"),
+        ("c1.test:4646", "c1.test"),
+    ],
+)
+def test_an_end_is_a_host_with_or_without_its_port(end: str, host: str) -> None:
+    """A client's gossip address has none."""
+    assert tailnet._host(end) == host
