@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from drills.defects import egress
+from drills.defects import durability, egress
 from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
 from fixtures.errors import Refused
 from fixtures.target import hcl, names
@@ -167,11 +167,13 @@ DEFECTS: tuple[Defect, ...] = (
         },
     ),
     *egress.DEFECTS,
+    *durability.DEFECTS,
 )
 """In the order of the matrix."""
 
 BY_ID = {defect.id: defect for defect in DEFECTS}
-PROVEN = tuple(one.id for one in DEFECTS if one not in egress.DEFECTS)
+_ON_TRIAL = (*egress.DEFECTS, *durability.DEFECTS)
+PROVEN = tuple(one.id for one in DEFECTS if one not in _ON_TRIAL)
 """Those whose red rules have been seen red on the cluster; the others wait for the tests on trial."""
 
 
