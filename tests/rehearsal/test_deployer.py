@@ -251,3 +251,15 @@ def test_stopped_is_when_nothing_runs_any_more(deploy: RehearsalDeployer, nomad:
     ]
     deploy.stop(JOB)
     assert nomad.calls.count(f"GET /v1/job/{JOB}/allocations") == 2
+
+
+@pytest.mark.parametrize("status", ["running", "dead"])
+def test_a_periodic_job_is_healthy_while_nomad_keeps_its_time(
+    deploy: RehearsalDeployer, nomad: Nomad, status: str
+) -> None:
+    nomad.jobs[JOB] = {"Type": "batch", "Periodic": {"Enabled": True}, "Status": status, "Version": 0}
+    if status == "running":
+        deploy.wait_healthy(JOB, 1)
+    else:
+        with pytest.raises(DeployError, match="status dead"):
+            deploy.wait_healthy(JOB, 1)
