@@ -216,7 +216,7 @@ volume_lock_wait_seconds = 120
 # Full command of the server; it is started under the volume lock. Only S3 listens beyond loopback. [objectstore]
 objectstore_command = [
   "weed", "server", "-dir=/data/store", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-  "-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=200", "-volume.minFreeSpacePercent=5", "-volume.preStopSeconds=1",
+  "-master.telemetry=false", "-master.electionTimeout=1s", "-master.volumeSizeLimitMB=1024", "-volume.max=200", "-volume.minFreeSpacePercent=5", "-volume.preStopSeconds=1",
   "-filer", "-s3", "-s3.port=9000", "-s3.ip.bind=0.0.0.0", "-s3.config=/secrets/s3.json", "-s3.iam=false",
   "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
 ]

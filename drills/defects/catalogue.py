@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from drills.defects import control_plane, drains, egress, freshness, observation, windows
+from drills.defects import control_plane, drains, durability, egress, freshness, observation, windows
 from drills.defects.defect import NO_REVERT, WEAKNESS, Defect, extra_environment, repeatedly
 from fixtures.errors import Refused
 from fixtures.target import hcl, names
@@ -177,6 +177,7 @@ DEFECTS: tuple[Defect, ...] = (
         _ON_TRIAL := (
             *egress.DEFECTS,
             *drains.DEFECTS,
+            *durability.DEFECTS,
             *windows.DEFECTS,
             *freshness.DEFECTS,
             *control_plane.DEFECTS,

@@ -9,7 +9,13 @@ import pytest
 
 from fixtures.errors import ProbeError
 from fixtures.observe.consul import ConsulProbe, dns_end, service
-from fixtures.observe.convex import ConvexError, ConvexFunctionError, ConvexProbe
+from fixtures.observe.convex import (
+    ConvexError,
+    ConvexFunctionError,
+    ConvexGone,
+    ConvexProbe,
+    ConvexSilent,
+)
 from fixtures.observe.http import HttpProbe
 from fixtures.observe.recording import InMemory
 from fixtures.target import config
@@ -120,6 +126,53 @@ def test_convex_failures_are_told_apart() -> None:
     with pytest.raises(ConvexError, match="503"):
         probe.mutation("x:y", {})
     assert record.events[-1].data["phase"] == "unknown"
+
+
+def test_convex_silence_is_told_from_an_answer() -> None:
+    def silent(body: dict[str, Any]) -> httpx.Response:
+        raise httpx.ReadTimeout("slow")
+
+    probe, _ = convex(silent)
+    with pytest.raises(ConvexSilent):
+        probe.mutation("x:y", {})
+    probe, _ = convex(lambda body: httpx.Response(503, text="away"))
+    with pytest.raises(ConvexError) as caught:
+        probe.mutation("x:y", {})
+    assert not isinstance(caught.value, ConvexSilent)
+    probe, _ = convex(lambda body: httpx.Response(200, text="no JSON"))
+    with pytest.raises(ConvexError) as caught:
+        probe.mutation("x:y", {})
+    assert not isinstance(caught.value, ConvexSilent)
+
+
+def test_convex_bytes_go_in_the_official_clients_format() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        asked.append(body)
+        return success({"storageId": "s"})
+
+    probe, _ = convex(answer)
+    assert probe.store_binary(b"\x00\xff") == "s"
+    (body,) = asked
+    assert body["path"] == "storage:storeBinaryFile" and body["format"] == "convex_encoded_json"
+    assert body["args"] == [{"data": {"$bytes": "AP8="}, "contentType": "application/octet-stream"}]
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "error"),
+    [(None, 200, ConvexGone), ("http://c/f", 404, ConvexGone), ("http://c/f", 500, ConvexError)],
+)
+def test_a_file_that_is_gone_is_told_from_one_that_cannot_be_had(
+    url: str | None, status: int, error: type[ConvexError]
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return success(url) if request.method == "POST" else httpx.Response(status)
+
+    probe = ConvexProbe("http://convex", InMemory(), httpx.MockTransport(answer))
+    with pytest.raises(ConvexError) as caught:
+        probe.fetch("s")
+    assert type(caught.value) is error
 
 
 def test_a_status_is_an_answer_and_silence_is_not() -> None:

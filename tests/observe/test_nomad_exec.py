@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import queue
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -46,15 +47,10 @@ def nomad(loses: int = 0, error: str | None = None) -> Iterator[Agent]:
         pipe = subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
         assert process.stdin and process.stdout and process.stderr
+        feeding = asyncio.create_task(_fed(socket, process.stdin))
         while chunk := await process.stdout.read(7):  # small: the closing word arrives in pieces
             await socket.send(json.dumps({"stdout": _data(chunk)}))
-            if chunk.endswith(b"\n") and process.returncode is None:
-                try:
-                    frame = json.loads(await asyncio.wait_for(socket.recv(), 0.05))
-                except TimeoutError:
-                    continue
-                assert frame == {"stdin": {"close": True}}
-                process.stdin.close()
+        feeding.cancel()
         if said := await process.stderr.read():
             await socket.send(json.dumps({"stderr": _data(said)}))
         await socket.send(_exited(await process.wait()))
@@ -78,14 +74,42 @@ def nomad(loses: int = 0, error: str | None = None) -> Iterator[Agent]:
         thread.join(10)
 
 
-def run(agent: Agent, *argv: str, within: float = 10) -> ExecResult:
-    return alloc_exec(agent, "0" * 36, "task", list(argv), what="exec", timeout=within)
+async def _fed(socket: ServerConnection, stdin: asyncio.StreamWriter) -> None:
+    async for message in socket:
+        frame = json.loads(message)["stdin"]
+        if frame.get("close"):
+            stdin.close()
+            return
+        with suppress(ConnectionError):
+            stdin.write(base64.b64decode(frame["data"]))
+            await stdin.drain()
+
+
+def run(agent: Agent, *argv: str, within: float = 10, stdin: bytes = b"") -> ExecResult:
+    return alloc_exec(agent, "0" * 36, "task", list(argv), what="exec", timeout=within, stdin=stdin)
 
 
 def test_a_command_is_read_whole_and_its_own_exit_code_counts() -> None:
     with nomad() as agent:
         found = run(agent, "sh", "-c", "printf 'a b\\nc'; echo oops >&2; exit 3")
     assert found == ExecResult(3, "a b\nc", "oops\n")
+
+
+def test_an_input_arrives_whole() -> None:
+    content = bytes(range(256)) * 2000  # several frames, and every byte
+    with nomad() as agent:
+        found = run(agent, "sh", "-c", f"head -c {len(content)} | sha256sum", stdin=content)
+    assert found.stdout.split()[0] == hashlib.sha256(content).hexdigest()
+
+
+def test_an_input_that_is_not_read_hinders_nobody() -> None:
+    with nomad() as agent:
+        assert run(agent, "sh", "-c", "exit 5", stdin=b"x" * 300_000).exit_code == 5
+
+
+def test_without_an_input_there_is_none() -> None:
+    with nomad() as agent:
+        assert run(agent, "sh", "-c", "cat | wc -c").stdout.strip() == "0"
 
 
 def test_arguments_arrive_as_they_are() -> None:

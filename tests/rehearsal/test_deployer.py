@@ -276,3 +276,15 @@ def test_a_revert_makes_the_former_version_the_newest(deploy: RehearsalDeployer,
     result = deploy.revert(JOB, 0)
     assert nomad.reverts == [{"JobID": JOB, "JobVersion": 0}]
     assert (result.version, result.changed, result.spec_sha256) == (1, True, "the former")
+
+
+@pytest.mark.parametrize("status", ["running", "dead"])
+def test_a_periodic_job_is_healthy_while_nomad_keeps_its_time(
+    deploy: RehearsalDeployer, nomad: Nomad, status: str
+) -> None:
+    nomad.jobs[JOB] = {"Type": "batch", "Periodic": {"Enabled": True}, "Status": status, "Version": 0}
+    if status == "running":
+        deploy.wait_healthy(JOB, 1)
+    else:
+        with pytest.raises(DeployError, match="status dead"):
+            deploy.wait_healthy(JOB, 1)
