@@ -27,7 +27,6 @@ class Server(BaseHTTPRequestHandler):
         "/v1/job/gvfx-postgres-backup/periodic/force": {"EvalID": "e1", "Index": 7},
         "/v1/evaluation/e1": {"ID": "e1", "JobID": CHILD},
         f"/v1/job/{CHILD}/allocations": [ALLOCATION],
-        "/v1/node/n1/eligibility": {"Index": 8},
     }
 
     def do_GET(self) -> None:
@@ -69,12 +68,3 @@ def test_a_periodic_job_is_launched_and_its_child_found(probe: nomad.NomadProbe)
     assert probe.force_periodic("gvfx-postgres-backup") == CHILD
     (one,) = probe.allocations(CHILD)
     assert (one.job, one.client) == (CHILD, "complete")
-
-
-def test_a_node_is_closed_and_opened(probe: nomad.NomadProbe) -> None:
-    probe.set_eligibility("n1", eligible=False)
-    probe.set_eligibility("n1", eligible=True)
-    assert Server.asked == [
-        ("POST", "/v1/node/n1/eligibility", {"NodeID": "n1", "Eligibility": "ineligible"}),
-        ("POST", "/v1/node/n1/eligibility", {"NodeID": "n1", "Eligibility": "eligible"}),
-    ]

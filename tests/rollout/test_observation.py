@@ -18,7 +18,7 @@ from fixtures.rollout import observation, triggers
 from fixtures.rollout.observation import HEADER, LOOKS, Header, Observation, Seen, observe
 from fixtures.rollout.triggers import DUPLICATES, MIN_CYCLES, WRITES, Guard, Incident, Runs, Service, Write
 
-TERMS = triggers.Thresholds(cycle=0.05, period=0.05)
+TERMS = triggers.Thresholds(cycle=0.25, period=0.25)
 GOOD = Service(wanted=2, good=2)
 
 
@@ -82,7 +82,7 @@ def test_pieces_add_up_and_the_time_between_them_does_not(tmp_path: Path) -> Non
         with Observation(tmp_path, header(required=1000.0)) as found:
             before = found.evaluation.observed
             assert before == pytest.approx(total)
-            observe(found, Sampler(), 0.3)
+            observe(found, Sampler(), 1.5)
             total = found.evaluation.observed
             assert 0.0 < total - before <= time.monotonic() - begun
             assert not found.complete
