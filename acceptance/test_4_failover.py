@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 from collections.abc import Callable
 
@@ -26,10 +27,11 @@ from fixtures.observe.eventually import eventually
 from fixtures.observe.ledger import EgressLedger
 from fixtures.observe.nomad_types import Allocation
 from fixtures.observe.recorder import AllocationRecorder
-from fixtures.rollout import egress, failover
+from fixtures.rollout import egress, failover, worker
 from fixtures.rollout.failover import Mode, fails_over
 from fixtures.target import deadlines, names
 from fixtures.target.capabilities import Exit
+from fixtures.target.egress import MOVE
 from fixtures.target.target import Target
 
 pytestmark = [pytest.mark.trial, pytest.mark.disruptive, pytest.mark.usefixtures("phase3")]
@@ -233,5 +235,47 @@ def test_all_exits_dead_blocks_and_the_first_back_recovers(
         recovery_ceiling=own.recovery(),
         tries=blocked.total,
         stopped_tries=blocked.stopped(),
+        forbidden=0,
+    )
+
+
+@pytest.mark.rule("T4.11")
+def test_another_node_starts_a_worker_whose_node_has_no_way_out(
+    target: Target,
+    working: Ready,
+    faults: Journal,
+    worker_recorder: AllocationRecorder,
+    egress_ledger: EgressLedger,
+    measure: Measure,
+) -> None:
+    """Cuts the worker's node alone off from every exit, relays included: the worker must move, and no exit is to blame."""
+    held = working()
+    own, job = egress.settings(target), target.nomad.job(names.WORKER_JOB)
+    nodes = set(target.hosts.names("egress")) - {held.node_name}
+    if not nodes:
+        raise Unknown("egress nodes", f"{held.node_name} alone", "another one")
+    wait = float(worker.environment(job, names.WORKER_TASK).get("TS_MOVE_SECONDS") or MOVE)
+    patience = deadlines.given_up(job, names.WORKER_TASK, wait)
+    assert math.isfinite(patience), (
+        f"restarts of {names.WORKER_JOB} never run out: it would stay on a dead node"
+    )
+    within = own.detection() + own.stopped() + patience + deadlines.replacement(job)
+    far = [*(one.name for one in egress.exits_in_order(target, own)), *target.hosts.names("control")]
+    peers = tuple(sorted(target.hosts.underlay_address(one) for one in far))
+    booked, begun = egress_ledger.since_start(), time.time()
+    with faults.applied(LinkCut(held.node_name, peers, at_most=within + LIFETIME)) as cut:
+        moved, seconds = worker.one_again(target, within=within, not_alloc=held.id)
+        dropped = cut.dropped(faults.control)
+    assert moved.node_name in nodes, f"started again on {moved.node_name}, which has no way out"
+    if not dropped:
+        raise Unknown(cut.title, "it dropped no packet", "packets of somebody who tried")
+    failover.never_two(target, worker_recorder, begun)
+    leaked = egress_ledger.forbidden_since(booked)
+    assert not leaked, f"packets from addresses that are no exit: {leaked}"
+    measure(
+        moved_seconds=round(seconds, 1),
+        ceiling_seconds=round(within, 1),
+        waited_for_restarts_to_run_out=round(patience - deadlines.MARGIN, 1),
+        dropped_by_fault=dropped,
         forbidden=0,
     )

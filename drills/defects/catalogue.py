@@ -60,6 +60,7 @@ _NO_WORKER = (
     | egress.REFUSED
     | egress.DISTURBED
     | egress.FAILOVER
+    | {egress.MOVED}
     | windows.ALL
     | freshness.NO_WORKER
     | observation.NO_WORKER

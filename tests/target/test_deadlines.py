@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import pytest
 
 from fixtures.target import deadlines
 
@@ -29,3 +32,18 @@ def test_a_job_without_settings_still_gets_a_deadline() -> None:
     bare: dict[str, Any] = {"TaskGroups": [{"Count": 1, "Tasks": [{"Name": "a"}]}]}
     assert deadlines.deployment(bare) == deadlines.MARGIN
     assert deadlines.replacement(bare) == deadlines.MARGIN
+
+
+@pytest.mark.parametrize(
+    ("mode", "attempts", "interval", "expected"),
+    [
+        ("fail", 3, 120, 3 * (30 + 1.25) + deadlines.MARGIN),
+        ("fail", 3, 60, math.inf),
+        ("delay", 3, 120, math.inf),
+    ],
+)
+def test_restarts_run_out_or_never_do(mode: str, attempts: int, interval: int, expected: float) -> None:
+    """Within their interval only, and only where the policy gives up."""
+    policy = {"Mode": mode, "Attempts": attempts, "Interval": interval * 1e9, "Delay": 1e9}
+    job = {"TaskGroups": [{"RestartPolicy": policy, "Tasks": [{"Name": "x"}]}]}
+    assert deadlines.given_up(job, "x", 30) == expected
