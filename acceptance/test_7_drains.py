@@ -18,6 +18,7 @@ from fixtures.pytest_judged import Judged
 from fixtures.rollout import drains, egress, failover, worker
 from fixtures.rollout.drains import AppDrain, Footprint, Survey, Watch
 from fixtures.target import deadlines, handover, names, slo
+from fixtures.target.heartbeats import heartbeats
 from fixtures.target.target import Target
 
 pytestmark = [pytest.mark.trial, pytest.mark.disruptive]
@@ -202,7 +203,7 @@ def test_a_drained_node_hands_the_worker_over(
     """Drains the worker's node: one worker goes on elsewhere, after a pause that the settings allow."""
     held, seen, node, there = _steady(target)
     own = drains.bounds(target, node)
-    loss = handover.heartbeats(target.nomad.agent_self())
+    loss = heartbeats(target.nomad.agent_self())
     known = drains.believed(target, seen, node)
     within = drains.deadline(target, seen, node)
     watch = Watch(target, there, node)

@@ -1300,7 +1300,6 @@ check() {
   load_probe_settings
   load_exit_settings
   number TS_SELECT_TRIES 4; SELECT_TRIES=$N
-  [ "$SELECT_TRIES" -ge 1 ] || die 11 "TS_SELECT_TRIES must be at least 1"
   STATUS='' GOT=''
   if ! ask egress; then
     exit_=$(field .exit) want_=$(field .want) GOT=$(field .got) code_=$(field .code)

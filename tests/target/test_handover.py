@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fixtures.errors import Unknown
 from fixtures.target import egress, handover
 from fixtures.target.deadlines import MARGIN
+from fixtures.target.heartbeats import heartbeats
 
 S = 1_000_000_000
 
@@ -75,14 +76,12 @@ def test_settings_of_agents_and_their_defaults() -> None:
     assert handover.longest_kill({"config": {"Client": {"MaxKillTimeout": "2m"}}}) == 120
     assert handover.longest_kill({"config": {"Client": None}}) == 30
     server = {"Enabled": True, "MinHeartbeatTTL": 2 * S, "HeartbeatGrace": 12 * S}
-    beats = handover.heartbeats({"config": {"Server": server}})
+    beats = heartbeats({"config": {"Server": server}})
     assert (beats.floor, beats.ceiling) == (12, 16)
-    plain = handover.heartbeats(
-        {"config": {"Server": {"Enabled": True, "MinHeartbeatTTL": 0, "HeartbeatGrace": 0}}}
-    )
+    plain = heartbeats({"config": {"Server": {"Enabled": True, "MinHeartbeatTTL": 0, "HeartbeatGrace": 0}}})
     assert (plain.floor, plain.ceiling) == (10, 30)
     with pytest.raises(Unknown, match="no server"):
-        handover.heartbeats({"config": {"Server": {"Enabled": False}}})
+        heartbeats({"config": {"Server": {"Enabled": False}}})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from fixtures.errors import Unknown
 from fixtures.rehearsal.agents import HEARTBEATS
 from fixtures.rehearsal.cluster import WORKER_TEMPO
 from fixtures.target import windows
-from fixtures.target.windows import Heartbeats, LockSettings, heartbeats, lost_node_takeover, window_settings
+from fixtures.target.heartbeats import Heartbeats, heartbeats
+from fixtures.target.windows import LockSettings, lost_node_takeover, window_settings
 
 APPLICATION = window_settings({})
 REHEARSAL = window_settings(WORKER_TEMPO)
@@ -42,7 +43,7 @@ def test_heartbeats_by_the_servers_own_word() -> None:
     assert heartbeats(said) == Heartbeats(2.0, 12.0)
     assert HEARTBEATS["short"]["min_heartbeat_ttl"] == "2s"
     assert heartbeats({"config": {"Server": {"Enabled": True}}}) == Heartbeats(10.0, 10.0)
-    assert Heartbeats(10.0, 10.0).node_down() == (10.0, 30.0)
+    assert (Heartbeats(10.0, 10.0).floor, Heartbeats(10.0, 10.0).ceiling) == (10.0, 30.0)
     for other in ({}, {"config": {"Server": {"Enabled": False}}}, {"config": {"Server": None}}):
         with pytest.raises(Unknown):
             heartbeats(other)
