@@ -100,6 +100,21 @@ def test_discarded_events_are_a_gap_unless_the_sightings_join() -> None:
     assert len(unseen.gaps) == 1
 
 
+def test_what_was_discarded_before_anybody_looked_is_no_gap() -> None:
+    """Nor is a run that goes on lost with its start; what is discarded afterwards is a gap as ever."""
+    old = [("Terminated", float(at)) for at in range(10)]
+    line = TaskTimeline("worker")
+    line.feed(sighting("a", *old, state="dead"), baseline=True)
+    signals = [("Signaling", float(at)) for at in range(20, 30)]
+    running = sighting("b", *signals)
+    task = replace(running.tasks["worker"], started=15.0)
+    line.feed(replace(running, tasks={"worker": task}), baseline=True)
+    assert line.gaps == []
+    assert [(one.alloc, one.start, one.current) for one in line.intervals()] == [("b", 15.0, True)]
+    line.feed(sighting("a", *[("Terminated", float(at)) for at in range(50, 60)], state="dead"))
+    assert len(line.gaps) == 1
+
+
 moments = st.lists(st.floats(0, 1000, allow_nan=False), min_size=2, max_size=24, unique=True).map(sorted)
 
 
