@@ -73,11 +73,13 @@ def test_acknowledged_writes_survive_the_loss_of_a_host(
 
 
 @pytest.mark.rule("T5.4")
-def test_acknowledged_writes_survive_moves(target: Target, judged: Judged, measure: Measure) -> None:
+def test_acknowledged_writes_survive_moves(
+    target: Target, faults: Journal, judged: Judged, measure: Measure
+) -> None:
     """Moves postgres, objectstore and convex to another node in turn while rows and files are written."""
     target.require("deploy")
     with Trial(target) as trial:
-        codes = {job.task: disturbances.move(trial, job) for job in names.DATA_PLANE}
+        codes = {job.task: disturbances.move(trial, faults, job) for job in names.DATA_PLANE}
         _judge(trial, judged, measure, exit_codes=codes)
 
 

@@ -101,29 +101,6 @@ def test_an_end_that_nobody_saw_is_unknown(monkeypatch: pytest.MonkeyPatch) -> N
         disturbances.ended_by_itself(target(nomad), one)
 
 
-def test_a_node_is_opened_again_whatever_happens() -> None:
-    nomad = Nomad()
-    nomad.deaf = 2
-    with (
-        pytest.raises(AssertionError, match="the body"),
-        disturbances.closed(target(nomad), allocation(names.CONVEX)),
-    ):
-        assert nomad.eligibility["id-c1"] == "ineligible"
-        raise AssertionError("the body")
-    assert nomad.eligibility["id-c1"] == "eligible"
-
-
-def test_a_node_that_somebody_else_has_closed_is_not_ours_to_open() -> None:
-    nomad = Nomad()
-    nomad.eligibility["id-c1"] = "ineligible"
-    with (
-        pytest.raises(Unknown, match="not ours"),
-        disturbances.closed(target(nomad), allocation(names.CONVEX)),
-    ):
-        pass
-    assert nomad.eligibility["id-c1"] == "ineligible"
-
-
 def test_the_host_of_most() -> None:
     nomad = Nomad()
     for job, node in ((names.POSTGRES, "c2"), (names.OBJECTSTORE, "c2"), (names.CONVEX, "c1")):
