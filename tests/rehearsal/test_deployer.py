@@ -184,6 +184,41 @@ def test_a_rollout_that_never_ends_says_how_far_it_came(deploy: RehearsalDeploye
         deploy.wait_healthy(JOB, 0.01)
 
 
+@pytest.mark.parametrize(
+    ("change", "healthy"),
+    [
+        ({}, True),
+        ({"DesiredStatus": "stop"}, False),
+        ({"ClientStatus": "failed"}, False),
+        ({"JobVersion": 7}, False),
+        ({"DeploymentStatus": {"Healthy": False}}, False),
+        ({"DeploymentStatus": None}, False),
+    ],
+)
+def test_a_rollout_that_nomad_forgot_is_judged_by_its_allocations(
+    deploy: RehearsalDeployer, nomad: Nomad, change: dict[str, Any], healthy: bool
+) -> None:
+    """After a drain none of its allocations is left, and Nomad collects it; that it succeeded stays on the job."""
+    deploy.submit(JOB)
+    nomad.jobs[JOB] |= {"Stable": True, "TaskGroups": [{"Name": "g", "Count": 1}]}
+    one = {
+        "TaskGroup": "g", "JobVersion": 0, "DesiredStatus": "run", "ClientStatus": "running",
+        "DeploymentStatus": {"Healthy": True}, "ID": "a", "CreateIndex": 1, "TaskStates": None, **change,
+    }  # fmt: skip
+    nomad.answers[f"/v1/job/{JOB}/allocations"] = [[one]]
+    if healthy:
+        deploy.wait_healthy(JOB, 60)
+    else:
+        with pytest.raises(DeployError, match="stable: 0 of 1 healthy"):
+            deploy.wait_healthy(JOB, 0.01)
+
+
+def test_a_rollout_that_never_succeeded_is_not_forgotten(deploy: RehearsalDeployer, nomad: Nomad) -> None:
+    deploy.submit(JOB)
+    with pytest.raises(DeployError, match="no deployment of version 0 yet"):
+        deploy.wait_healthy(JOB, 0.01)
+
+
 def test_a_job_that_was_never_submitted_is_not_waited_for(deploy: RehearsalDeployer) -> None:
     with pytest.raises(DeployError, match="no such job"):
         deploy.wait_healthy(JOB, 60)
