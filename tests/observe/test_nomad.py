@@ -153,6 +153,24 @@ def test_lost_events_make_the_timeline_unknown() -> None:
         recorder.timeline()
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_gap_is_closed_by_the_tasks_own_log_or_not_at_all(told: bool) -> None:
+    events = [{"Type": "Restarting", "Time": at * 10**9} for at in range(50, 60)]
+    cut = nomad_types.allocation({**RECORD, "TaskStates": {"worker": {"State": "running", "Events": events}}})
+    line = '{"t":%s,"event":"%s","exit":"","want":"","got":"","why":"","code":0,"alloc":"x"}'
+
+    class Telling(FakeNomad):
+        def logs(self, alloc: str, task: str, tail: int) -> str:
+            return "\n".join([line % (5.5, "worker-start"), line % (40.0, "worker-killed")]) if told else ""
+
+    recorder = AllocationRecorder(cast("Any", Telling(cut)), InMemory(), "gvfx-worker", "worker")
+    if told:
+        assert [(one.start, one.end) for one in recorder.runs()] == [(5.5, 40.0)]
+    else:
+        with pytest.raises(Unknown, match="discarded"):
+            recorder.runs()
+
+
 class Silent(BaseHTTPRequestHandler):
     """Answers an event stream with one batch and then nothing, other paths with an empty list."""
 

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from fixtures.observe.guardlog import GuardEvent
 from fixtures.observe.nomad_types import Allocation, TaskEvent, TaskState
-from fixtures.observe.timeline import Away, Interval, TaskTimeline, longest_gap, overlaps, working
+from fixtures.observe.timeline import (
+    Away,
+    Gap,
+    Interval,
+    TaskTimeline,
+    longest_gap,
+    overlaps,
+    retold,
+    working,
+)
 
 
 def sighting(
@@ -113,6 +122,34 @@ def test_what_was_discarded_before_anybody_looked_is_no_gap() -> None:
     assert [(one.alloc, one.start, one.current) for one in line.intervals()] == [("b", 15.0, True)]
     line.feed(sighting("a", *[("Terminated", float(at)) for at in range(50, 60)], state="dead"))
     assert len(line.gaps) == 1
+
+
+def word(t: float, event: str) -> GuardEvent:
+    return GuardEvent(t, event, "", "", "", "", 0)
+
+
+CUT_OFF = (
+    word(1.4, "worker-start"), word(40.0, "worker-killed"), word(42.0, "worker-waiting"), word(75.0, "worker-gives-up"),
+    word(90.0, "worker-start"), word(95.0, "worker-term"), word(99.0, "worker-exit"),
+)  # fmt: skip
+
+
+def test_a_gap_is_closed_by_the_supervisors_own_words() -> None:
+    """Nomad's start where it is known, the supervisor's where it is not; the end of what was killed without a word."""
+    gap = Gap("a", 1.0, 80.0)
+    told = [Interval("a", "c3", 1.0, 99.5, False), Interval("b", "c4", 50.0, None, True)]
+    runs = retold(told, gap, CUT_OFF, "c3", whole=True)
+    assert runs == [Interval("a", "c3", 1.0, 40.0, False), Interval("a", "c3", 90.0, 99.0, False)]
+    killed = (word(1.4, "worker-start"), word(42.0, "worker-waiting"), word(60.0, "worker-start"))
+    runs = retold([Interval("a", "c3", 1.0, None, True)], gap, killed, "c3", whole=True)
+    assert runs == [Interval("a", "c3", 1.0, 42.0, False), Interval("a", "c3", 60.0, None, True)]
+
+
+def test_a_log_that_does_not_reach_back_to_a_gap_closes_nothing() -> None:
+    gap = Gap("a", 1.0, 80.0)
+    assert retold([], gap, CUT_OFF[2:], "c3", whole=False) is None
+    assert retold([], gap, (), "c3", whole=True) is None
+    assert retold([], gap, (word(0.5, "worker-waiting"), *CUT_OFF), "c3", whole=False) is not None
 
 
 moments = st.lists(st.floats(0, 1000, allow_nan=False), min_size=2, max_size=24, unique=True).map(sorted)
