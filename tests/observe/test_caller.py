@@ -68,15 +68,12 @@ def test_a_name_without_a_healthy_instance_has_no_address() -> None:
         assert Name(NAME, ("127.0.0.1", port)).addresses() == ()
 
 
-def test_one_lost_datagram_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller, "RESOLVER_TIMEOUT", 0.2)
+def test_one_lost_datagram_is_asked_for_again() -> None:
     with dns_server(lambda query, asked: answered(query, "100.64.0.3") if asked else None) as port:
         assert Name(NAME, ("127.0.0.1", port)).addresses() == ("100.64.0.3",)
 
 
 def test_a_silent_or_failing_server_is_no_empty_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller, "RESOLVER_TIMEOUT", 0.05)
-
     def refuse(query: dns.message.Message, asked: int) -> dns.message.Message:
         reply = dns.message.make_response(query)
         reply.set_rcode(dns.rcode.SERVFAIL)
@@ -84,6 +81,8 @@ def test_a_silent_or_failing_server_is_no_empty_answer(monkeypatch: pytest.Monke
 
     with dns_server(refuse) as port, pytest.raises(ProbeError, match="SERVFAIL"):
         Name(NAME, ("127.0.0.1", port)).addresses()
+    # Only a server that never answers may be given so little time: a busy machine is no silence.
+    monkeypatch.setattr(caller, "RESOLVER_TIMEOUT", 0.05)
     with dns_server(lambda query, asked: None) as port, pytest.raises(ProbeError, match="Timeout"):
         Name(NAME, ("127.0.0.1", port)).addresses()
 
