@@ -192,8 +192,8 @@ def flow(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     target = world.target(log)
     monkeypatch.setattr(egress, "ready", lambda target: world.allocation)
     monkeypatch.setattr(egress, "in_use", lambda target, one: "100.64.0.1")
-    monkeypatch.setattr(deadlines, "MARGIN", 2.0)
-    monkeypatch.setattr(clocks, "MARGIN", 3.0)
+    monkeypatch.setattr(deadlines, "MARGIN", 10.0)
+    monkeypatch.setattr(clocks, "MARGIN", 10.0)
     for module, name in (
         (windows, "LOCK_PERIOD"),
         (windows, "POWER_PERIOD"),

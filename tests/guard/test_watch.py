@@ -315,8 +315,9 @@ def test_each_failed_return_doubles_the_wait(bench: Bench) -> None:
     begin(bench, TS_RETURN_SECONDS="0.3")
     until("two returns", lambda: len(bench.seen("watch", "exit-return")) >= 3, within=15)
     first, second, third = (float(one["t"]) for one in bench.seen("watch", "exit-return")[:3])
+    # At least: what a round costs on a busy machine comes on top of either.
+    assert second - first > 0.6
     assert third - second > 1.2
-    assert third - second > second - first
 
 
 def test_own_tailscaled_gone_is_not_the_exits_fault(bench: Bench) -> None:

@@ -153,6 +153,28 @@ def test_lost_events_make_the_timeline_unknown() -> None:
         recorder.timeline()
 
 
+def test_what_was_over_before_the_run_is_no_part_of_it() -> None:
+    """A host that was lost in an earlier run reported its end late: two workers, by Nomad's events alone."""
+
+    def run(alloc: str, start: float, end: float | None) -> Allocation:
+        events = [{"Type": "Received", "Time": 1}, {"Type": "Started", "Time": int(start * 1e9)}]
+        if end is not None:
+            events.append({"Type": "Terminated", "Time": int(end * 1e9)})
+        state = {
+            "State": "running" if end is None else "dead",
+            "StartedAt": "2026-11-23T10:00:00Z",
+            "Events": events,
+        }
+        return nomad_types.allocation({**RECORD, "ID": alloc, "TaskStates": {"worker": state}})
+
+    now = time.time()
+    listed = run("lost", now - 90, now - 30), run("taken-over", now - 60, None)
+    recorder = AllocationRecorder(cast("Any", FakeNomad(*listed)), InMemory(), "gvfx-worker", "worker")
+    recorder.start()
+    recorder.stop()
+    assert [one.alloc for one in recorder.runs()] == ["taken-over"]
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_gap_is_closed_by_the_tasks_own_log_or_not_at_all(told: bool) -> None:
     events = [{"Type": "Restarting", "Time": at * 10**9} for at in range(50, 60)]
