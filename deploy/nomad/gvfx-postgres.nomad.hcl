@@ -20,7 +20,7 @@ variable "app_node_class" {
 
 variable "postgres_image" {
   type        = string
-  description = "PostgreSQL image with the official image's entrypoint, and flock."
+  description = "PostgreSQL image with the official image's entrypoint and STOPSIGNAL SIGINT, and flock."
   default     = "registry.invalid/postgres:replace-with-git-sha"
   validation {
     condition     = var.postgres_image != "" && regex_replace(var.postgres_image, "^[^@[:space:]]+(:[0-9a-f]{40}|@sha256:[0-9a-f]{64})$", "") == ""
@@ -299,8 +299,9 @@ job "gvfx-postgres" {
     }
 
     task "postgres" {
-      driver       = "docker"
-      kill_signal  = "SIGINT"
+      driver = "docker"
+      # No kill_signal: the image's own STOPSIGNAL, SIGINT, is the fast shutdown. Nomad cannot send a signal to what died
+      # with its host, and would keep the allocation, and its port, for six minutes after the host's return.
       kill_timeout = var.postgres_kill_timeout
 
       config {

@@ -108,7 +108,10 @@ DEFECTS: tuple[Defect, ...] = (
         expected_red=frozenset({"T5.1", "T5.4"}),
         jobs={
             names.POSTGRES.id: JobChange(
-                mutate=replace_once('kill_signal  = "SIGINT"', 'kill_signal  = "SIGTERM"'),
+                mutate=replace_once(
+                    "      kill_timeout = var.postgres_kill_timeout\n",
+                    '      kill_signal  = "SIGTERM"\n      kill_timeout = var.postgres_kill_timeout\n',
+                ),
                 override=_one_second,
             )
         },

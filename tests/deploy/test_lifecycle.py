@@ -221,8 +221,13 @@ def test_graceful_stops() -> None:
 
 
 def test_postgres_is_stopped_fast_and_clean() -> None:
-    """SIGTERM would wait for every client to leave; SIGINT is the fast shutdown with a checkpoint."""
-    assert spec("gvfx-postgres").tasks["postgres"].body["kill_signal"] == "SIGINT"
+    """SIGTERM would wait for every client to leave; SIGINT, the image's own STOPSIGNAL, is the fast shutdown.
+
+    Nomad cannot send a signal of its own to a container that died with its host, and would try for minutes.
+    """
+    for name in JOBS:
+        for task in spec(name).tasks.values():
+            assert "kill_signal" not in task.body, (name, task)
 
 
 def test_the_agents_allow_these_stops() -> None:
