@@ -20,7 +20,7 @@ variable "app_node_class" {
 
 variable "postgres_image" {
   type        = string
-  description = "PostgreSQL image with the official image's entrypoint, and flock."
+  description = "PostgreSQL image with the official image's entrypoint and STOPSIGNAL SIGINT, and flock."
   default     = "registry.invalid/postgres:replace-with-git-sha"
   validation {
     condition     = var.postgres_image != "" && regex_replace(var.postgres_image, "^[^@[:space:]]+(:[0-9a-f]{40}|@sha256:[0-9a-f]{64})$", "") == ""

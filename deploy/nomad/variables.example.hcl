@@ -5,7 +5,7 @@
 
 # ---- Images: a 40-digit git SHA as the tag, or a @sha256 digest; anything else is refused
 
-# PostgreSQL image with the official image's entrypoint, and flock. [postgres, postgres-backup]
+# PostgreSQL image with the official image's entrypoint and STOPSIGNAL SIGINT, and flock. [postgres, postgres-backup]
 postgres_image = "registry.invalid/postgres:replace-with-git-sha"
 
 # Helper image (busybox sh, curl, jq, nft, ip, tailscale); the same build as egress_image. [postgres, objectstore, convex, postgres-backup]
