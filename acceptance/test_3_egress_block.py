@@ -36,6 +36,7 @@ from fixtures.observe.processes import worker_processes
 from fixtures.observe.siege import Attempts, Siege
 from fixtures.rollout import checks, egress, worker
 from fixtures.rollout.refusal import Refusal, refused
+from fixtures.rollout.undoing import if_red
 from fixtures.rollout.worker import Direction
 from fixtures.target import deadlines, hcl, names
 from fixtures.target.capabilities import Exit, KeyState, Mutation
@@ -536,7 +537,8 @@ def test_exit_cleared_behind_the_guards_back(
     sidecar = egress.container(names.TAILSCALE_TASK, one.id)
     bound = own.detection() + own.switch()
     # A guard that does not see it leaves a worker without a way out, and every later rule undecided.
-    with egress.anew_if_red(target, one), egress.besieged(target, one, bound + LIFETIME) as attack:
+    repaired = if_red(lambda: egress.replace(target, one))
+    with repaired, egress.besieged(target, one, bound + LIFETIME) as attack:
         struck = time.time()
         with faults.applied(ExitCleared(one.node_name, sidecar)):
             lost = egress.said(target, one, "exit-lost", struck, within=own.detection())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.errors import SuiteError, Unknown
+from fixtures.errors import Unknown
 from fixtures.observe.eventually import eventually
 from fixtures.observe.recorder import AllocationRecorder
 from fixtures.rollout import checks, snapshot, users, worker
@@ -18,6 +18,7 @@ from fixtures.rollout.pytest_observation import ObservationOptions
 from fixtures.rollout.rollback import Rollback
 from fixtures.rollout.rollout import Rollout
 from fixtures.rollout.triggers import MIN_CYCLES, PLAN_HOURS
+from fixtures.rollout.undoing import if_red
 from fixtures.target import names
 from fixtures.target.target import Target
 
@@ -122,16 +123,10 @@ def test_the_rollback_leaves_the_legacy_worker_ingesting(
     rollback = Rollback(target, worker_recorder, (SCRATCH, snapshot.SENTINEL_TABLE))
     rollback.ready()
     with _scratch_rows(target) as damage:
-        try:
+        with if_red(rollback.forward):
             rollback.prepare(damage)
             rollback.back()
             ended = rollback.legacy_alone()
-        except BaseException as error:
-            try:
-                rollback.forward()
-            except (AssertionError, SuiteError) as second:
-                error.add_note(f"and the way forward again: {second}")
-            raise
         again = rollback.forward()
     together = rollback.never_two()
     measure(

@@ -79,10 +79,12 @@ class World:
     def job(self, job: str) -> dict[str, Any]:
         if job not in self.running:
             raise NomadNotFound(f"job {job}", "404", "a job")
-        return {"Status": "running" if self.running[job] else "dead", "TaskGroups": [{"Tasks": []}]}
+        status = "running" if self.running[job] else "dead"
+        return {"ID": job, "Version": 0, "Status": status, "TaskGroups": [{"Tasks": []}]}
 
     def latest_deployment(self, job: str) -> Any:
-        return SimpleNamespace(status="failed" if job in self.broken else "successful")
+        status = "failed" if job in self.broken else "successful"
+        return SimpleNamespace(job_version=0, status=status, description="")
 
     def exec(self, alloc: str, task: str, argv: list[str], timeout: float, stdin: bytes = b"") -> ExecResult:
         self.asked.append((argv, stdin))

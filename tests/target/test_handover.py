@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fixtures.errors import Unknown
 from fixtures.target import egress, handover
 from fixtures.target.deadlines import MARGIN
+from fixtures.target.durations import seconds
 from fixtures.target.heartbeats import heartbeats
 
 S = 1_000_000_000
@@ -89,10 +90,10 @@ def test_settings_of_agents_and_their_defaults() -> None:
     [("30s", 30.0), ("1m30s", 90.0), ("250ms", 0.25), ("1h", 3600.0), (5 * S, 5.0), ("", 7.0), (None, 7.0)],
 )
 def test_durations(text: str | int | None, expected: float) -> None:
-    assert handover.seconds(text, 7.0) == pytest.approx(expected)
+    assert seconds(text, 7.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("text", ["soon", "10", "s", "1d"])
 def test_what_is_no_duration_is_unknown(text: str) -> None:
     with pytest.raises(Unknown, match="duration"):
-        handover.seconds(text, 7.0)
+        seconds(text, 7.0)
