@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -235,6 +236,25 @@ def test_a_writer_that_dies_is_no_writer(tmp_path: Path) -> None:
     writer._threads[0].join(5)
     with pytest.raises(Unknown, match="ZeroDivisionError"):
         writer.stop()
+
+
+def test_a_store_that_hangs_is_written_to_throughout(tmp_path: Path) -> None:
+    """A postgres that is away for a second shows as a hanging Convex; writes have to begin within that second."""
+    log = EventLog(tmp_path / "events.ndjson", "run")
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        writer = Writer(
+            Place(lambda: url), log, "run", (Stream("row", writing.row, every=0.05, threads=8, timeout=0.4),)
+        )
+        writer.start()
+        eventually(
+            "three rounds", lambda: len(writer.ledger.all()) >= 24, bool, within=20, record=Discarded()
+        ).known()
+        writer.stop()
+    events = [one for one in read_events(log.path).events if one.name == "store"]
+    answered = next(one.mono for one in events if one.data["phase"] == "unknown")
+    assert sum(one.mono < answered for one in events if one.data["phase"] == "invoke") > 1
+    assert not any(one.acknowledged for one in writer.ledger.all())
 
 
 def test_contents_are_what_they_say() -> None:
