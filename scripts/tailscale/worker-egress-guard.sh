@@ -33,7 +33,7 @@
 #                                only if the primary answers three tailscale pings; each failed return doubles the wait
 #   TS_BLOCKED_STOP_SECONDS 30   no proven egress for so long: the worker is stopped (run exits 75)
 #   TS_STOP_GRACE_SECONDS 5      then it has TERM and so long to close what it has begun; without the lock it has KILL   (run)
-#   TS_MOVE_SECONDS 30           a stopped worker waits so long for egress, then ends with 17; when Nomad has tried that often
+#   TS_MOVE_SECONDS 20           a stopped worker waits so long for egress, then ends with 17; when Nomad has tried that often
 #                                enough the allocation fails, and another node may start it (run)
 #   TS_WAIT_SECONDS 60           how long guard waits for egress, tailscale and watch for the kill switch
 #   TS_INTERFACE tailscale0      name of tailscaled's interface
@@ -1332,7 +1332,7 @@ ready() {
 run() {
   [ $# -gt 0 ] || { echo "usage: run -- COMMAND..." >&2; exit 2; }
   duration TS_STOP_GRACE_SECONDS 5; STOP_GRACE=$D
-  duration TS_MOVE_SECONDS 30; MOVE=$D
+  duration TS_MOVE_SECONDS 20; MOVE=$D
   trap 'event worker-stopped-before-start; exit 0' TERM INT
   now; begun_=$NOW said_at_=$NOW egress_at_=$NOW
   until leases_good && timeout 2 wget -q -O /dev/null "http://127.0.0.1:$PORT/cgi-bin/ready" 2> /dev/null; do

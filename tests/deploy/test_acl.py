@@ -100,9 +100,9 @@ class Grant:
 
 DEPLOYING = frozenset({"submit-job", "dispatch-job", "scale-job", "alloc-lifecycle", "read-logs", "read-fs"})
 GRANTS = {
-    # Looks only; reads no secret, and of variables nothing but who holds the lock.
+    # Looks and plans, which changes nothing; reads no secret, and of variables nothing but who holds the lock.
     "suite-read-only": Grant(
-        frozenset({"read-logs", "read-fs"}),
+        frozenset({"plan-job", "read-logs", "read-fs"}),
         {"node": "read", "agent": "read", "operator": "read", "plugin": "read"},
         "read",
         frozenset({"list"}),

@@ -1,9 +1,11 @@
 """How jobs start, stop, restart and move."""
 
+import math
 import re
 
 import pytest
 
+from fixtures.target import deadlines, egress
 from tests.deploy.spec import JOBS, README, SERVICES, Spec, mutated, one, spec
 
 COPIES = {
@@ -173,6 +175,21 @@ def test_a_crash_restarts_then_moves(job: str) -> None:
 def test_an_allocation_that_stays_is_seen(old: str, new: str, times: int) -> None:
     """Each reason by itself."""
     assert len(stuck(mutated("gvfx-worker", old, new, times))) == 1
+
+
+@pytest.mark.parametrize(("patience", "runs_out"), [(egress.MOVE, True), (30.0, False)])
+def test_a_worker_without_a_way_out_uses_up_its_restarts(patience: float, runs_out: bool) -> None:
+    """It waits for egress before each; were that 30 s, the last would often fall out of the window, for ever."""
+    found = spec("gvfx-worker")
+    policy = one(found.group, "restart")
+    restarts = {
+        "Mode": policy["mode"],
+        "Attempts": found.value(policy["attempts"]),
+        "Interval": seconds(found.value(policy["interval"])) * 1e9,
+        "Delay": seconds(found.value(policy["delay"])) * 1e9,
+    }
+    job = {"TaskGroups": [{"RestartPolicy": restarts, "Tasks": [{"Name": "worker"}]}]}
+    assert math.isfinite(deadlines.given_up(job, "worker", patience)) is runs_out
 
 
 @pytest.mark.parametrize("job", ["gvfx-worker", "gvfx-worker-egress-check"])

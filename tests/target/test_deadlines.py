@@ -37,8 +37,8 @@ def test_a_job_without_settings_still_gets_a_deadline() -> None:
 @pytest.mark.parametrize(
     ("mode", "attempts", "interval", "expected"),
     [
-        ("fail", 3, 120, 3 * (30 + 1.25) + deadlines.MARGIN),
-        ("fail", 3, 60, math.inf),
+        ("fail", 3, 120, 2 * 3 * (5 + 30 + 1.25) + deadlines.MARGIN),
+        ("fail", 3, 105, math.inf),
         ("delay", 3, 120, math.inf),
     ],
 )
