@@ -9,9 +9,10 @@ import pytest
 from fixtures.faults import HostDown, HostFreeze, Journal, LinkCut, PortsCut, ProcessKill, TaskKill
 from fixtures.pytest_judged import Judged
 from fixtures.rollout import egress, takeover, windows
-from fixtures.rollout.takeover import THAWED, Case, Scene
+from fixtures.rollout.takeover import Case, Scene
 from fixtures.rollout.windows import WindowWatch
 from fixtures.target import names
+from fixtures.target.egress import THAWED
 from fixtures.target.target import Target
 
 pytestmark = [pytest.mark.trial, pytest.mark.usefixtures("phase3")]

@@ -18,7 +18,7 @@ from fixtures.rollout.pytest_observation import ObservationOptions
 from fixtures.rollout.rollback import Rollback
 from fixtures.rollout.rollout import Rollout
 from fixtures.rollout.triggers import MIN_CYCLES, PLAN_HOURS
-from fixtures.rollout.undoing import if_red
+from fixtures.rollout.undoing import afterwards, if_red
 from fixtures.target import names
 from fixtures.target.target import Target
 
@@ -160,10 +160,8 @@ def _scratch_rows(target: Target) -> Iterator[Callable[[], None]]:
         convex.delete(SCRATCH, id=rows[1]["id"])
         convex.insert(SCRATCH, row(ROWS))
 
-    try:
+    # Convex may have moved meanwhile.
+    with afterwards(lambda: target.convex().delete(SCRATCH, drill=drill)):
         rows = [row(number) for number in range(ROWS)]
         convex.mutation("data:write", {"table": SCRATCH, "action": "insert", "payload": rows})
         yield damage
-    finally:
-        # Convex may have moved meanwhile.
-        target.convex().delete(SCRATCH, drill=drill)

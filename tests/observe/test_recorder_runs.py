@@ -72,3 +72,18 @@ def test_a_dead_host_needs_no_words() -> None:
     made.was_away(Away("c3", 12.0, 80.0, resumes=False))
     assert [one.end for one in made.runs()] == [12.0, None]
     assert not asked
+
+
+@pytest.mark.parametrize(("thawed", "two"), [(80.0, False), (79.5, True)])
+def test_a_thawed_worker_may_be_seen_until_its_supervisor_looks(thawed: float, two: bool) -> None:
+    """For two seconds from the thaw on, and for no others: T8.4 judges that it can do nothing then."""
+    old = sighting(
+        "a", ("Received", 0.0), ("Started", 1.0), ("Terminated", 82.1), state="dead", client="lost"
+    )
+    made, _ = recorder(START, old, NEW)
+    made.was_away(Away("c3", 12.0, thawed, resumes=True))
+    if two:
+        with pytest.raises(AssertionError, match="two workers"):
+            worker.never_two(made)
+    else:
+        assert worker.never_two(made)

@@ -222,7 +222,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(checks, "approved_addresses", lambda target: {EXIT})
     monkeypatch.setattr(users, "tour", lambda target: "tour")
     monkeypatch.setattr(users, "served", lambda found, ours: [])
-    monkeypatch.setattr(worker, "never_two", lambda recorder: made.nomad_runs)
     monkeypatch.setattr(worker, "running", lambda target: [1] if made.nomad_running else [])
 
     def through(phase: int) -> Any:
@@ -238,7 +237,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def made(cluster: Cluster) -> Rollback:
-    return Rollback(cast("Target", cluster), cast("AllocationRecorder", None), (TABLE,), begun=cluster.now)
+    return Rollback(
+        cast("Target", cluster),
+        cast("AllocationRecorder", SimpleNamespace(runs=lambda: cluster.nomad_runs)),
+        (TABLE,),
+        begun=cluster.now,
+    )
 
 
 def damage(cluster: Cluster) -> Callable[[], None]:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from fixtures.workloads import weakness
-from fixtures.workloads.convexclient import ConvexClient, ConvexUnavailable
+from fixtures.workloads.convexclient import ConvexClient, ConvexUnavailable, where
 from fixtures.workloads.exchange import market
 from fixtures.workloads.exchange.app import create_app as create_exchange
 from fixtures.workloads.exchange.venue import Venue
@@ -367,3 +367,15 @@ def test_topics_cover_every_symbol_and_interval(known_pairs: Pairs) -> None:
     topics = replace(Config(pairs=known_pairs), ws_depth_speed=500).topics()
     assert len(topics) == 2 * (4 + 14)
     assert "BTC-USDT@depth5@500ms" in topics
+
+
+async def test_a_retry_takes_only_what_is_due(rig: Callable[..., Rig]) -> None:
+    """The schedule has been here meanwhile: a second window within seconds would be a duplicate by the rule."""
+    worker = rig()
+    worker.cycle._config = replace(worker.config, feed_interval=60)
+    await worker.cycle.run("schedule")
+    for trigger, more in (("retry", 0), ("manual", 1)):
+        before = len(await worker.convex.rows("ingestion_runs", [where("feed", "eq", "candles")]))
+        await worker.cycle.run(trigger)
+        now = len(await worker.convex.rows("ingestion_runs", [where("feed", "eq", "candles")]))
+        assert now - before == more, trigger
