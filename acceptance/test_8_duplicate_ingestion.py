@@ -66,14 +66,16 @@ CASES = (
         # Seen, with every gate shut: at the exchange and in the run log nothing is allowed.
         allowed={"processes": THAWED, "tasks": THAWED},
     ),
-    Case("cut-from-servers", "T8.5", takeover.fault(_from_servers), "moved", takeover.lost_node),
+    Case(
+        "cut-from-servers", "T8.5", takeover.fault(_from_servers), "moved", takeover.lost_node, zombie=True
+    ),
     Case(
         "partition", "T8.6", takeover.fault(lambda scene: LinkCut(scene.node, at_most=LIFETIME)),
-        "moved", takeover.lost_node,
+        "moved", takeover.lost_node, zombie=True,
     ),
     Case(
         "agent-killed", "T8.7", takeover.fault(lambda scene: ProcessKill(scene.node, NOMAD, at_most=LIFETIME)),
-        "moved", takeover.lost_node,
+        "moved", takeover.lost_node, zombie=True,
     ),
     Case(
         "exit-failover", "T8.8",
@@ -105,13 +107,17 @@ def test_no_window_was_ingested_twice_in_the_whole_run(
     target: Target, window_watch: WindowWatch, judged: Judged, measure: Measure
 ) -> None:
     """Everything recorded since before the cutover, refused starts included: only what is lost has no bound here."""
-    one = egress.ready(target)
+    one = takeover.rested(target)
     own, since = windows.settings(target), window_watch.started
+    within = own.run_timeout + own.steady()
+    takeover.ingesting(target, window_watch, "in this run", lambda: since, within).known()
     until = window_watch.flush(since)
     takeover.lock_is_with(target, one)
     judged(
         takeover.window_terms(own, since, until, until - since + own.period),
-        takeover.singleton_terms(since, until, {"processes": THAWED, "tasks": THAWED}),
+        takeover.singleton_terms(
+            since, until, {"processes": THAWED, "tasks": THAWED} if window_watch.thawed else {}
+        ),
         since=window_watch.mono,
     )
     measure(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from typing import Any, cast
 import pytest
 
 from acceptance import test_8_duplicate_ingestion as t8
+from fixtures.errors import Unknown
 from fixtures.faults import Journal
 from fixtures.history.log import EventLog
 from fixtures.history.rules import BY_ID, RULES
@@ -264,3 +266,20 @@ def test_a_worker_that_does_not_come_back_is_a_broken_rule(flow: Flow, world: Wo
 
     with pytest.raises(AssertionError, match="every feed is ingested while the fault stands"):
         flow(Case("x", "T8.1", silenced, "restarted", lambda scene: 2.0, killed=False))
+
+
+@pytest.mark.parametrize(("seen", "zombie"), [(16.0, True), (1.0, False)])
+def test_a_worker_that_ended_with_its_fault_was_no_zombie(
+    monkeypatch: pytest.MonkeyPatch, seen: float, zombie: bool
+) -> None:
+    """Were it gone at once, never two would be no achievement of the lock."""
+    monkeypatch.setattr(takeover, "lock", lambda target: SimpleNamespace(renew=2.0))
+    watch = SimpleNamespace(worked_until=lambda host: 100.0 + seen)
+    scene = cast("takeover.Scene", SimpleNamespace(target=None, watch=watch, node="c3"))
+    case = replace(RESTART, zombie=True)
+    if zombie:
+        assert takeover._worked_on(scene, case, 100.0) == {"worked_on_seconds": seen}
+    else:
+        with pytest.raises(Unknown, match="last seen 1.0 s after the fault"):
+            takeover._worked_on(scene, case, 100.0)
+    assert takeover._worked_on(scene, RESTART, 100.0) == {}

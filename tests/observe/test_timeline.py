@@ -204,7 +204,10 @@ def test_who_works_on_is_not_talked_away() -> None:
     old, new = run_of("a", 0.0, 90.0), run_of("b", 35.0, None, "c4")
     for words in ({}, {"a": said(("worker-start", 0.4))}, {"a": said(("worker-waiting", 95.0))}):
         assert working([old, new], words) == [old, new]
-    # A log that begins in the middle knows nothing of what was before.
+    # A log that begins in the middle tells the end of what it did not see begin.
+    late = {"a": said(("worker-killed", 17.0), ("worker-waiting", 19.0))}
+    assert working([old, new], late) == [replace(old, end=17.0), new]
+    # And knows nothing of what was before.
     assert working([old], {"a": said(("worker-exit", 200.0))}) == [old]
 
 
