@@ -14,7 +14,7 @@ from fixtures.pytest_judged import Judged
 from fixtures.rollout import backup, content, disturbances
 from fixtures.rollout.durability import Trial
 from fixtures.rollout.rollout import Rollout
-from fixtures.rollout.undoing import afterwards
+from fixtures.rollout.undoing import afterwards, if_red
 from fixtures.target import names
 from fixtures.target.target import Target
 
@@ -102,6 +102,7 @@ def test_the_backup_restores_the_same_content(target: Target, phase1: Rollout, m
     target.require_scratch()
     phase1.outcome("convex").proven()
     run, path = f"backup-{uuid.uuid4().hex[:8]}", f"/tmp/gvfx-{uuid.uuid4().hex}.dump"  # noqa: S108 - in the task
+    own = f"{path}.own"
     begun = time.monotonic()
     with (
         backup.deployed(target),
@@ -109,35 +110,38 @@ def test_the_backup_restores_the_same_content(target: Target, phase1: Rollout, m
         afterwards(lambda: content.removed(target.convex(), run)),
     ):
         convex = target.convex()
+        for dead in {str(one.get("run")) for one in convex.rows(content.TABLE)}:
+            content.removed(convex, dead)  # what a run that was killed could not delete
         written = content.seed(convex, run)
         seen = content.differences(written, content.found(convex, run))
         assert not seen, f"not what was written, before anything was done: {seen[:5]}"
-        database = target.postgres()
-        with backup.convex_stopped(target):
-            before = database.contents()
-            dump = backup.taken(target)
-            # Before anything is lost: a dump that cannot bring everything back may not cost anything.
-            server = backup.Server(target)
-            server.receive(dump, path)
-            lacking = {f"{schema}.{table}" for schema, table in database.tables()} - {
-                f"{schema}.{table}" for schema, table in server.tables_in(path)
-            }
-            assert not lacking, f"the backup holds no data of {sorted(lacking)}"
-            if database.contents() != before:
-                raise Unknown("content", "changed while nobody was to write", "the same after the backup")
-        _change(target, run, written)
-        with backup.convex_stopped(target):
-            if database.contents() == before:
-                raise Unknown("change behind the backup", "cannot be seen", "another content")
-            server.wipe()
-            wiped = time.monotonic()
-            server.restore(path)
-            restored = time.monotonic() - wiped
-            after = database.contents()
-            server.forget(path)
-        wrong = {one: (before.get(one), after.get(one)) for one in sorted({*before, *after})}
-        wrong = {one: pair for one, pair in wrong.items() if pair[0] != pair[1]}
-        assert not wrong, f"other content after the restore, rows and digest: {wrong}"
+        database, server = target.postgres(), backup.Server(target)
+        with afterwards(lambda: server.forget(path, own)):
+            with backup.convex_stopped(target):
+                before = database.contents()
+                dump = backup.taken(target)
+                # Before anything is lost: a dump that cannot bring everything back may not cost anything.
+                server.receive(dump, path)
+                lacking = {f"{schema}.{table}" for schema, table in database.tables()} - {
+                    f"{schema}.{table}" for schema, table in server.tables_in(path)
+                }
+                assert not lacking, f"the backup holds no data of {sorted(lacking)}"
+                if database.contents() != before:
+                    raise Unknown("content", "changed while nobody was to write", "the same after the backup")
+            _change(target, run, written)
+            with backup.convex_stopped(target, restored=True):
+                if database.contents() == before:
+                    raise Unknown("change behind the backup", "cannot be seen", "another content")
+                server.copy(own)
+                with if_red(lambda: _go_back(server, own)):
+                    server.wipe()
+                    wiped = time.monotonic()
+                    server.restore(path)
+                    restored = time.monotonic() - wiped
+                    after = database.contents()
+                    wrong = {one: (before.get(one), after.get(one)) for one in sorted({*before, *after})}
+                    wrong = {one: pair for one, pair in wrong.items() if pair[0] != pair[1]}
+                    assert not wrong, f"other content after the restore, rows and digest: {wrong}"
         convex = target.convex()
         seen = content.differences(written, content.found(convex, run))
         assert not seen, f"read through Convex after the restore: {seen[:5]}"
@@ -153,6 +157,12 @@ def test_the_backup_restores_the_same_content(target: Target, phase1: Rollout, m
         stopped=stopped,
         seconds=round(time.monotonic() - begun, 3),
     )
+
+
+def _go_back(server: backup.Server, own: str) -> None:
+    """The database as it was before it was wiped; a restore that failed half-way must not be what is left."""
+    server.wipe()
+    server.restore(own)
 
 
 def _change(target: Target, run: str, written: content.Digests) -> None:

@@ -27,7 +27,7 @@ def agent(**server: object) -> dict[str, Any]:
 
 def test_bounds_come_from_the_spec() -> None:
     assert recovery.restart(JOB, "a") == Bounds(0.0, 30 + 5 + deadlines.MARGIN)
-    assert recovery.kill(JOB, "a") == Bounds(4.0, 30 + 5 + deadlines.MARGIN)
+    assert recovery.kill(JOB, "a") == Bounds(4.0, 5 + deadlines.MARGIN)
     assert recovery.kill(JOB, "b").floor == 1.0
     assert recovery.move(JOB) == Bounds(0.0, 30 + 5 + 60 + deadlines.MARGIN)
 
