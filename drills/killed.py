@@ -45,7 +45,7 @@ MOMENTS = (
     Moment("images", "four clients ready:"),
     Moment("deploy", "images on the clients:"),
     Moment("store-frozen", '"phase":"applied"'),
-    Moment("rescheduling", "test_one_worker_after_restart"),
+    Moment("rescheduling", '"the restarted worker runs","source":"eventually"'),
     Moment("misdirected", 'refuses","source":"eventually"'),
 )
 
@@ -122,6 +122,8 @@ def judge(moment: str, before: dict[str, set[str]]) -> bool:
     left = {kind: now - before[kind] for kind, now in after.items()}
     lost = {kind: before[kind] - now for kind, now in after.items() if kind != "process"}
     wrong = [f"left {kind}: {one}" for kind, ones in left.items() for one in sorted(ones)]
+    if not any(dirty.values()):
+        wrong.append("there was nothing to sweep: the runner died too early to prove anything")
     wrong += [f"also removed {kind}: {one}" for kind, ones in lost.items() for one in sorted(ones)]
     if swept.returncode != 0:
         wrong.append(f"sweep ended with {swept.returncode}: {swept.stderr.strip()[:300]}")
