@@ -27,7 +27,7 @@ pid=$(cat "/run/$1.pid")
 touch "/run/hold.$1"
 kill "$pid"
 for _ in $(seq 200); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-! kill -0 "$pid" 2>/dev/null
+if kill -0 "$pid" 2>/dev/null; then echo "still running: $pid" >&2; exit 1; fi
 setsid sh -c 'echo $$ >"$1.pid"; exec "$2" agent -config="$1.json"' sh "$own" "$1" >>"/var/log/host/$1.log" 2>&1 </dev/null &
 """
 # The init starts the unit with its own settings as soon as nothing holds it down.
