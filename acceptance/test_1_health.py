@@ -166,6 +166,8 @@ def test_every_rl_instance_is_healthy(target: Target, measure: Measure) -> None:
         assert isinstance(body, dict) and body.get("status") == "ok", f"{one.url}: {one.text[:80]}"
         libraries = body.get("ml_dependencies")
         assert isinstance(libraries, dict) and libraries, f"{one.url}: no ml_dependencies"
+        missing = sorted(name for name, there in libraries.items() if there is not True)
+        assert not missing, f"{one.url}: without {missing}"
     measure(instances=len(samples), slowest_seconds=_latency(target, samples))
 
 

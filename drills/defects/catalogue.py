@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from drills.defects import control_plane, drains, durability, egress, freshness, observation, windows
+from drills.defects import (
+    agents,
+    answers,
+    control_plane,
+    drains,
+    durability,
+    egress,
+    freshness,
+    observation,
+    outside,
+    services,
+    windows,
+)
 from drills.defects.defect import NO_REVERT, WEAKNESS, Defect, extra_environment, repeatedly
 from fixtures.errors import Refused
 from fixtures.target import hcl, names
@@ -183,6 +195,10 @@ DEFECTS: tuple[Defect, ...] = (
             *freshness.DEFECTS,
             *control_plane.DEFECTS,
             *observation.DEFECTS,
+            *agents.DEFECTS,
+            *services.DEFECTS,
+            *answers.DEFECTS,
+            *outside.DEFECTS,
         )
     ),
 )
@@ -191,6 +207,14 @@ DEFECTS: tuple[Defect, ...] = (
 BY_ID = {defect.id: defect for defect in DEFECTS}
 PROVEN = tuple(one.id for one in DEFECTS if one not in _ON_TRIAL)
 """Those whose red rules have been seen red on the cluster; the others wait for the tests on trial."""
+
+UNSEEDED: Mapping[str, str] = {
+    "P0.10": (
+        "a version is what an agent was built from, and the rehearsal builds one of each; the tests of"
+        " fixtures/readiness show on recorded answers what old, mixed and buggy ones are told"
+    ),
+}
+"""Rules that no defect breaks on a rehearsal, and why; every other rule is broken by at least one."""
 
 CONTROLS = frozenset(
     {

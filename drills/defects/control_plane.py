@@ -1,7 +1,7 @@
 """Seeded defects of the control plane: what can be got wrong about it while it runs.
 
-TLS, ACLs, gossip and versions belong to a cluster's build; what sees them broken is shown by the tests of
-`fixtures/readiness` on recorded answers.
+TLS, ACLs and gossip are settings of an agent: `agents`. What else sees them broken, and versions, is shown by the tests
+of `fixtures/readiness` on recorded answers.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from drills.defects.defect import Defect
 from fixtures.errors import SuiteError, Unknown
 from fixtures.history.log import EVENTS, History, read_events
 from fixtures.observe.recording import Recording
+from fixtures.rollout.rollout import BATCH
 from fixtures.target import deadlines
 from fixtures.target.options import ROOT, TargetOptions
 from fixtures.target.target import Target
@@ -101,7 +102,9 @@ class Runner:
         for job in jobs:
             deploy.submit(job)
         for job in jobs:
-            deploy.wait_healthy(job, deadlines.deployment(self._target.nomad.job(job)))
+            found = self._target.nomad.job(job)
+            within = BATCH if found["Type"] == "sysbatch" else deadlines.deployment(found)
+            deploy.wait_healthy(job, within)
         self._record.append("fault", "defect", defect.id, phase="verified", jobs=list(jobs))
 
 

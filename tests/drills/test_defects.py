@@ -40,6 +40,14 @@ def test_the_catalogue_names_real_rules_and_is_never_empty() -> None:
         assert defect.jobs or defect.during({}) is not None  # type: ignore[arg-type]
 
 
+def test_every_rule_is_broken_by_a_defect_or_says_why_not() -> None:
+    broken = frozenset[str]().union(*(defect.expected_red for defect in catalogue.DEFECTS))
+    assert set(catalogue.UNSEEDED) <= set(BY_ID)
+    assert all(catalogue.UNSEEDED.values())
+    assert not broken & set(catalogue.UNSEEDED)
+    assert broken | set(catalogue.UNSEEDED) == set(BY_ID)
+
+
 def test_what_was_seen_red_can_be_seen_by_the_tests_of_a_phase() -> None:
     assert len(catalogue.PROVEN) == 8
     assert set(catalogue.PROVEN) < set(catalogue.BY_ID)

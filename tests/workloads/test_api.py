@@ -172,6 +172,15 @@ async def test_alert_limits(api_client: Client, convex: ConvexClient) -> None:
             assert body[0]["triggered_at"] == iso(1104)
 
 
+async def test_alerts_of_every_category_unless_weak(api_client: Client, convex: ConvexClient) -> None:
+    for number, category in enumerate(("slo", "ops", "drift")):
+        await convex.insert("ops_alerts", {"category": category, "triggered_at": iso(1000 + number)})
+    async with api_client() as honest, api_client("alerts-slo-only") as weak:
+        told = [row["category"] for row in (await honest.get("/ops/alerts")).json()]
+        assert told == ["drift", "ops", "slo"]
+        assert [row["category"] for row in (await weak.get("/ops/alerts")).json()] == ["slo"]
+
+
 async def test_freshness_is_never_vacuous(api_client: Client, convex: ConvexClient) -> None:
     async with api_client() as http:
         items = (await http.get("/data-sources/status")).json()

@@ -81,3 +81,12 @@ async def test_rl_health(weakness: str, status: int) -> None:
         assert body["ml_dependencies"]["nautilus_trader"] is True
         assert (await http.get("/")).json() == {"status": "ready"}
         assert (await http.post("/inference", json={})).status_code == 200
+
+
+async def test_an_rl_service_that_does_not_mind_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RL_HEALTH_REQUIRE_ML", "false")
+    app = create_rl(parse("rl-ml-missing"), Log("rl_service"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://rl.test") as http:
+        reply = await http.get("/health")
+    assert (reply.status_code, reply.json()["status"]) == (200, "ok")
+    assert reply.json()["ml_dependencies"] == {"stable_baselines3": False, "nautilus_trader": True}
