@@ -83,9 +83,7 @@ def working(target: Target, direction: Direction) -> Ready:
 
 
 @pytest.mark.rule("T3.5")
-@pytest.mark.parametrize(
-    "how", [pytest.param("request", marks=pytest.mark.phase3), pytest.param("siege", marks=pytest.mark.trial)]
-)
+@pytest.mark.parametrize("how", ["request", "siege"])
 def test_the_far_end_sees_the_wrong_address(
     target: Target, egress_ledger: EgressLedger, leak_capture: Capture, measure: Measure, how: str
 ) -> None:
@@ -143,7 +141,6 @@ def _siege(target: Target, host: str) -> str:
     return found.saw[0]
 
 
-@pytest.mark.phase3
 @pytest.mark.parametrize(
     "moment", ["before", pytest.param("after", marks=pytest.mark.disruptive)], ids=["before", "after"]
 )
@@ -303,9 +300,6 @@ def _approved(target: Target) -> tuple[str, ...]:
 SILENCE = ("Could not determine egress public IP",)
 LIST = names.EXPECTED_IPS_VARIABLE.upper()
 
-PROVEN = {"wrong-address", "unknown-exit-name"}
-"""Cases that have been green three times in a row on a kept cluster."""
-
 REFUSALS = (
     # The reason must name what was seen: the address of an exit that was really tried.
     Refusal("wrong-address", "T3.2", 18, _approved, _expecting(WRONG_ADDRESS), by_exit=True),
@@ -371,10 +365,7 @@ REFUSALS = (
         pytest.param(
             one,
             id=one.id,
-            marks=[
-                pytest.mark.rule(one.rule),
-                pytest.mark.phase3 if one.id in PROVEN else pytest.mark.trial,
-            ],
+            marks=pytest.mark.rule(one.rule),
         )
         for one in REFUSALS
     ],
@@ -391,7 +382,6 @@ def test_the_worker_never_starts(
     measure(**refused(target, direction, faults, egress_ledger, case))
 
 
-@pytest.mark.trial
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.12")
 def test_a_good_key_joins(
@@ -429,7 +419,6 @@ def _only_by_exits(target: Target, ledger: EgressLedger, booked: dict[str, int],
         raise Unknown("tries during the fault", f"none of {tries.total} was stopped", "tries while blocked")
 
 
-@pytest.mark.trial
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.19")
 def test_sidecar_killed_while_the_worker_runs(
@@ -484,7 +473,6 @@ def _answered_again(target: Target, one: Allocation, since: float, within: float
     return found[0] - since
 
 
-@pytest.mark.trial
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.20")
 def test_frozen_sidecar_stops_the_worker_in_time(
@@ -525,7 +513,6 @@ def test_frozen_sidecar_stops_the_worker_in_time(
     )
 
 
-@pytest.mark.trial
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.21")
 def test_exit_cleared_behind_the_guards_back(
@@ -556,7 +543,6 @@ def test_exit_cleared_behind_the_guards_back(
     )
 
 
-@pytest.mark.trial
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.22")
 def test_kill_switch_flushed_behind_the_guards_back(
@@ -613,7 +599,6 @@ def _table(target: Target, one: Allocation) -> str:
     return target.hosts.run(one.node_name, argv).stdout
 
 
-@pytest.mark.trial
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.15")
 def test_nothing_leaves_by_ipv6(
@@ -661,7 +646,6 @@ def _pinned(node: str) -> Mutation:
     return hcl.replace_in('group "worker"', r'group "worker" \{\n', block.replace("$$", "$"))
 
 
-@pytest.mark.trial
 @pytest.mark.disruptive
 @pytest.mark.rule("T3.23")
 def test_tailnet_nodes_do_not_pile_up(
@@ -721,7 +705,6 @@ def _registered(target: Target) -> set[tuple[str, str]]:
 # -- what holds while all is well ----------------------------------------------------------------------------
 
 
-@pytest.mark.trial
 @pytest.mark.rule("T3.24")
 def test_internal_dependencies_answer_with_an_exit_in_use(
     target: Target, working: Ready, measure: Measure
@@ -745,7 +728,6 @@ def test_internal_dependencies_answer_with_an_exit_in_use(
     )
 
 
-@pytest.mark.trial
 @pytest.mark.rule("T3.25")
 def test_each_exit_is_held_to_its_own_addresses(target: Target, working: Ready, measure: Measure) -> None:
     """What the watch expects of each exit is what the tailnet's owner says it shows, and of no other."""
@@ -764,7 +746,6 @@ def test_each_exit_is_held_to_its_own_addresses(target: Target, working: Ready, 
     measure(exits=len(own.exits), proven=len(active), in_use=active[-1].exit)
 
 
-@pytest.mark.trial
 @pytest.mark.rule("T3.26")
 def test_kill_switch_is_out_of_the_workers_reach(target: Target, working: Ready, measure: Measure) -> None:
     """The worker's process is nobody and can never gain a right over the network, as the kernel says."""
@@ -793,7 +774,6 @@ def test_kill_switch_is_out_of_the_workers_reach(target: Target, working: Ready,
 # -- everybody else ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.phase3
 @pytest.mark.rule("T3.4")
 def test_no_other_task_reaches_the_exchange(
     target: Target, egress_ledger: EgressLedger, measure: Measure

@@ -33,7 +33,7 @@ from fixtures.target import deadlines, names
 from fixtures.target.capabilities import Exit
 from fixtures.target.target import Target
 
-pytestmark = [pytest.mark.trial, pytest.mark.disruptive, pytest.mark.usefixtures("phase3")]
+pytestmark = [pytest.mark.disruptive, pytest.mark.usefixtures("phase3")]
 
 Measure = Callable[..., None]
 Ready = Callable[[], Allocation]

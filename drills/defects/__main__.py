@@ -1,6 +1,7 @@
 """``python -m drills.defects [--only ID] [--clean N] [--trial] [--list]``
 
-Without ``--trial`` the tests of phase 3, and the defects that they can see; with it also the tests on trial, and theirs.
+By itself the first defects, each asked the core: health, singleton and the ways in. With ``--only`` a defect is asked its
+own rules as well, with ``--trial`` everything, on trial or not.
 
 Exit status: 0 every line matches, 1 some line does not, 2 the matrix could not be finished.
 """
@@ -13,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from drills.defects import matrix
-from drills.defects.catalogue import BY_ID, CONTROLS, DEFECTS, PROVEN
+from drills.defects.catalogue import BY_ID, CONTROLS, CORE, DEFECTS, PROVEN
+from drills.defects.defect import Defect
 from drills.defects.runner import CLEAN, Runner, run_all
 from fixtures import console
 from fixtures.errors import SuiteError
@@ -54,8 +56,15 @@ def main(argv: list[str]) -> int:
         try:
             with held() as lock, closing(ensure_target(options, record)) as target:
                 tests = "phase3 or phase4 or trial" if given.trial else "phase3"
-                controls = CONTROLS if given.own else None
-                runner = Runner(target, record, options, directory, say, lock, tests, controls)
+
+                def rules(defect: Defect) -> frozenset[str] | None:
+                    if given.own:
+                        return CONTROLS | defect.own
+                    if given.trial:
+                        return None
+                    return CORE if defect.id in PROVEN else CORE | defect.own
+
+                runner = Runner(target, record, options, directory, say, lock, tests, rules)
                 rows = run_all(runner, chosen, say)
         except SuiteError as error:
             say(str(error))

@@ -21,6 +21,7 @@ from drills.defects import (
 )
 from drills.defects.defect import NO_REVERT, WEAKNESS, Defect, extra_environment, repeatedly
 from fixtures.errors import Refused
+from fixtures.history.rules import RULES
 from fixtures.target import hcl, names
 from fixtures.target.change import DeploymentChange, JobChange, chain, replace_once
 from fixtures.target.target import Target
@@ -215,6 +216,13 @@ UNSEEDED: Mapping[str, str] = {
     ),
 }
 """Rules that no defect breaks on a rehearsal, and why; every other rule is broken by at least one."""
+
+CORE = frozenset(
+    one.id
+    for one in RULES
+    if one.test in {"P1", "P2", "P3", "T1", "T2"} or one.id in {f"T3.{number}" for number in range(1, 6)}
+)
+"""What a matrix asks in two minutes; a worker that cannot start would cost T3 and T4 most of an hour."""
 
 CONTROLS = frozenset(
     {

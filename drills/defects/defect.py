@@ -41,6 +41,11 @@ class Defect:
     clean: Callable[[Target], None] | None = None
     only: str = ""
 
+    @property
+    def own(self) -> frozenset[str]:
+        """Every rule that it is known to touch."""
+        return self.expected_red | self.expected_unknown | self.tolerated
+
     def change(self) -> DeploymentChange:
         """What differs in the deployment."""
         return DeploymentChange(self.id, self.jobs)

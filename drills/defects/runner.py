@@ -28,7 +28,7 @@ class Runner:
     """One matrix run.
 
     `say` prints a line of progress, `lock` is the descriptor of the rehearsal's lock, `tests` the marker expression
-    that chooses the tests; with `controls` only a defect's own rules and these are asked.
+    that chooses the tests, `rules` those of them that a defect is asked; None asks all.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Runner:
         say: Callable[[str], None],
         lock: int,
         tests: str,
-        controls: frozenset[str] | None = None,
+        rules: Callable[[Defect], frozenset[str] | None] = lambda defect: None,
     ) -> None:
         self._target = target
         self._record = record
@@ -49,7 +49,7 @@ class Runner:
         self._say = say
         self._lock = lock
         self._tests = tests
-        self._controls = controls
+        self._rules = rules
 
     def run(self, defect: Defect, name: str) -> matrix.Row:
         """Apply, test, undo. An error while undoing is raised: the next line would be judged wrongly."""
@@ -83,9 +83,9 @@ class Runner:
             "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),
             "--run-dir", str(directory), *(("-k", defect.only) if defect.only else ()),
         ]  # fmt: skip
-        if self._controls is not None:
-            own = defect.expected_red | defect.expected_unknown | defect.tolerated
-            argv += ["--rules", ",".join(sorted(own | self._controls))]
+        rules = self._rules(defect)
+        if rules is not None:
+            argv += ["--rules", ",".join(sorted(rules))]
         with (directory / "pytest.log").open("w", encoding="utf-8") as log:
             subprocess.run(
                 argv, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False, pass_fds=(self._lock,)
