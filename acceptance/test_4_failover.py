@@ -153,6 +153,7 @@ def test_the_primarys_return_causes_no_flapping(
         returns=ROUNDS,
         changes=1,
         watched_seconds=[round(one, 1) for one in watched],
+        unavoidable_seconds=len(watched) * own.fastest_detection(),
         lingering=lingering,
         forbidden=0,
     )
@@ -234,6 +235,7 @@ def test_all_exits_dead_blocks_and_the_first_back_recovers(
         blocked_seconds=round(none.t - struck, 3),
         stopped_seconds=round(gone - struck, 3),
         stopped_ceiling=own.stopped(),
+        unavoidable_seconds=own.blocked_stop,
         recovery_seconds=round(active.t - freed, 3),
         recovery_ceiling=own.recovery(),
         tries=blocked.total,

@@ -105,6 +105,7 @@ def _report(found: Observation, measure: Measure) -> None:
         plan_hours=PLAN_HOURS,
         compression=found.header.compression,
         required_seconds=found.header.required,
+        unavoidable_seconds=found.header.required,
         look_every_seconds=found.header.thresholds.period,
         cycle_seconds=found.header.thresholds.cycle,
         observation=found.header.id,

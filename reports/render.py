@@ -30,6 +30,12 @@ def lines(verdict: Verdict) -> list[str]:
             found += [f"             {line}" for line in _once(message, result.rule.id, said).splitlines()]
     found += [f"problem: {problem}" for problem in verdict.problems]
     found.append(verdict.scope)
+    if verdict.wall_s:
+        share = verdict.unavoidable_s / verdict.wall_s
+        found.append(
+            f"time: {verdict.wall_s:.0f} s, of which the system's own timers took {verdict.unavoidable_s:.0f} s"
+            f" ({share:.0%}), by the floors that the rules state"
+        )
     found.append(f"verdict: {verdict.word}  ({counts(verdict.rules)})")
     return found
 
@@ -70,6 +76,8 @@ def to_json(verdict: Verdict) -> dict[str, JSON]:
         "exit_code": verdict.exit_code,
         "release": verdict.release,
         "scope": verdict.scope,
+        "wall_s": verdict.wall_s,
+        "unavoidable_s": round(verdict.unavoidable_s, 1),
         "run": verdict.run,
         "problems": list(verdict.problems),
         "rules": rules,

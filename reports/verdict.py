@@ -24,6 +24,8 @@ EXIT_CODES: dict[Word, int] = {"GO": 0, "NO-GO": 1, "UNKNOWN": 2, "REFUSED": 3}
 
 SELECTED, FINISHED, LEAK = "selected", "finished", "leak"
 """Names of the notes a run leaves: which tests it chose, how it ended, which files held a secret."""
+UNAVOIDABLE = "unavoidable_seconds"
+"""Name of the figure by which a rule says how long the system's own timers made it wait: floors from the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,13 @@ class Verdict:
     rules: tuple[RuleResult, ...]
     problems: tuple[str, ...]
     run: str
+    wall_s: float = 0.0
+    """From the first event to the last."""
+
+    @property
+    def unavoidable_s(self) -> float:
+        """Seconds of it that the system's own timers took, as far as the rules measured them."""
+        return sum(_unavoidable(result.figures) for result in self.rules)
 
     @property
     def exit_code(self) -> int:
@@ -82,7 +91,9 @@ def compute(history: History, selected: Collection[str] | None = None) -> Verdic
     problems = tuple(_problems(history, ids, events))
     required = [result for result in results if result.rule.required]
     run = history.events[0].run if history.events else ""
-    return Verdict(_word(required, problems), results, problems, run)
+    walls = [event.wall for event in history.events]
+    wall = max(walls) - min(walls) if walls else 0.0
+    return Verdict(_word(required, problems), results, problems, run, round(wall, 1))
 
 
 def _word(required: Collection[RuleResult], problems: Collection[str]) -> Word:
@@ -155,6 +166,13 @@ def _outcome(event: Event) -> Outcome:
     if found == "passed":
         return "passed"
     return "failed" if found == "failed" else "unknown"
+
+
+def _unavoidable(figures: Mapping[str, JSON]) -> float:
+    """The figure of that name, of every case where a rule has several."""
+    found = figures.get(UNAVOIDABLE)
+    own = float(found) if isinstance(found, int | float) else 0.0
+    return own + sum(_unavoidable(one) for one in figures.values() if isinstance(one, dict))
 
 
 def _seconds(event: Event) -> float:

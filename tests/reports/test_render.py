@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from reports import render
@@ -67,3 +68,18 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
     assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "NO-GO"
     assert (tmp_path / "verdict.md").read_text() == render.to_markdown(VERDICT)
+
+
+def test_the_share_of_the_systems_own_timers_is_said() -> None:
+    """Of a rule with several cases each counts."""
+    found = compute(
+        run(
+            selected(T1_1=["t.py::a"], T1_2=["t.py::b[c1]", "t.py::b[c2]"]),
+            decided("T1.1", figures={"unavoidable_seconds": 10}),
+            decided("T1.2", nodeid="t.py::b[c1]", figures={"unavoidable_seconds": 2.5}),
+            decided("T1.2", nodeid="t.py::b[c2]", figures={"unavoidable_seconds": 2.5}),
+            replace(finished(0), wall=60.0),
+        )
+    )
+    assert render.lines(found)[-2].startswith("time: 60 s, of which the system's own timers took 15 s (25%)")
+    assert render.to_json(found)["unavoidable_s"] == 15.0
