@@ -78,7 +78,7 @@ def test_the_share_of_the_systems_own_timers_is_said() -> None:
             decided("T1.1", figures={"unavoidable_seconds": 10}),
             decided("T1.2", nodeid="t.py::b[c1]", figures={"unavoidable_seconds": 2.5}),
             decided("T1.2", nodeid="t.py::b[c2]", figures={"unavoidable_seconds": 2.5}),
-            replace(finished(0), wall=60.0),
+            replace(finished(0), wall=61.0),
         )
     )
     assert render.lines(found)[-2].startswith("time: 60 s, of which the system's own timers took 15 s (25%)")
