@@ -126,6 +126,24 @@ def test_another_address_is_shown_and_taken_back(netns: Local, tmp_path: Path) -
     faults.close()
 
 
+TALK = """
+import socket
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("10.9.0.7", 80))
+"""
+
+
+def test_no_connection_keeps_the_other_address(netns: Local, tmp_path: Path) -> None:
+    """What the kernel still tracks would show it again, to whoever comes by the same ports, for days."""
+    faults = a_journal(tmp_path, netns)
+    fault = WrongAddress("here", "10.9.0.1", "10.9.0.99")
+    with faults.applied(fault):
+        netns.run("here", [sys.executable, "-c", TALK])
+        if "connections by 10.9.0.99" not in fault.residue(netns):
+            pytest.skip("this kernel does not list what it tracks")
+    assert fault.residue(netns) == ""
+    faults.close()
+
+
 def test_half_of_it_is_undone_as_well(netns: Local) -> None:
     fault = WrongAddress("here", "10.9.0.1", "10.9.0.99")
     netns.run("here", ["ip", "address", "add", "10.9.0.99/32", "dev", "d0"])
