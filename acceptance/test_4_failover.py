@@ -132,10 +132,10 @@ def test_the_primarys_return_causes_no_flapping(
             with faults.applied(ProcessKill(primary.name, TAILSCALED, at_most=LIFETIME)):
                 if round_ == 0:
                     lost = egress.said(
-                        target, held, "exit-lost", begun, within=own.detection() + failover.LOG_DELAY
+                        target, held, "exit-lost", begun, within=own.detection() + deadlines.LOG_DELAY
                     )
                     active = egress.said(
-                        target, held, "exit-active", lost.t, within=own.switch() + failover.LOG_DELAY
+                        target, held, "exit-active", lost.t, within=own.switch() + deadlines.LOG_DELAY
                     )
                     assert active.exit == fallback.tailnet, f"{active.exit} took over"
                     # The very line of the switch is no change after it.
@@ -182,13 +182,13 @@ def test_all_exits_dead_blocks_and_the_first_back_recovers(
         for cut in cuts:
             faults.begin(cut)
         struck = time.time()
-        none = egress.said(target, held, "exits-none", begun, within=all_tried + failover.LOG_DELAY)
-        gone = egress.worker_stopped(target, held, begun, within=own.stopped() + failover.LOG_DELAY)
-        egress.said(target, held, "blocked-stop", begun, within=failover.LOG_DELAY + own.switch(len(exits)))
+        none = egress.said(target, held, "exits-none", begun, within=all_tried + deadlines.LOG_DELAY)
+        gone = egress.worker_stopped(target, held, begun, within=own.stopped() + deadlines.LOG_DELAY)
+        egress.said(target, held, "blocked-stop", begun, within=deadlines.LOG_DELAY + own.switch(len(exits)))
         blocked = attack.tries()
         faults.end(cuts[-1])
         freed = time.time()
-        active = egress.said(target, held, "exit-active", gone, within=own.recovery() + failover.LOG_DELAY)
+        active = egress.said(target, held, "exit-active", gone, within=own.recovery() + deadlines.LOG_DELAY)
         eventually(
             f"REST and WebSocket ingest through {exits[-1].name}",
             lambda: ingested.resumed(target.internet.exchange_records(freed), exits[-1].public, freed),

@@ -35,6 +35,7 @@
 #   TS_STOP_GRACE_SECONDS 5      then it has TERM and so long to close what it has begun; without the lock it has KILL   (run)
 #   TS_MOVE_SECONDS 20           a stopped worker waits so long for egress, then ends with 17; when Nomad has tried that often
 #                                enough the allocation fails, and another node may start it (run)
+#   GVFX_LAST_WORDS_SECONDS 3    a task that fails lives at least so long, and a tenth of it after its last line
 #   TS_WAIT_SECONDS 60           how long guard waits for egress, tailscale and watch for the kill switch
 #   TS_INTERFACE tailscale0      name of tailscaled's interface
 #   TS_UPLINK, TS_POD_CIDR       derived from the default route; set them where that is wrong
@@ -103,10 +104,20 @@ event() {
     "$(quote "${5:-}")" "${6:-0}" "$ALLOC"
 }
 
+# leave CODE: ends the task, but not before its last line can be read. Nomad's Docker driver ends the forwarding of a log
+# with the container, and begins it in a process of its own: a task that ends at once is never heard.
+leave() {
+  now
+  left_=$((STARTED + LAST_WORDS - NOW))
+  [ "$left_" -ge $((LAST_WORDS / 10)) ] || left_=$((LAST_WORDS / 10))
+  nap "$left_"
+  exit "$1"
+}
+
 # die CODE WHY
 die() {
   event "${COMMAND:-guard}-failed" "" "" "" "ERROR: $2" "$1"
-  exit "$1"
+  leave "$1"
 }
 
 # ms SECONDS: sets MS, or fails if SECONDS is not a plain decimal number.
@@ -1249,7 +1260,7 @@ guard() {
       why_=$(field .why)
       event guard-failed "$(field .exit)" "$(field .want)" "$(field .got)" \
         "ERROR: ${why_:-the watch does not answer on port $PORT: kill switch or watch missing}" "$code_"
-      exit "$code_"
+      leave "$code_"
     fi
     nap 200
   done
@@ -1261,7 +1272,7 @@ guard() {
     now
     if [ "$lock_wait_" -gt 0 ] && [ $((NOW - begun_)) -ge "$lock_wait_" ]; then
       event guard-failed "" "" "" "ERROR: lock not obtained within ${LOCK_WAIT_SECONDS}s: $(field .lock_note.why)" 20
-      exit 20
+      leave 20
     fi
     if [ $((NOW - said_at_)) -ge 60000 ]; then
       said_at_=$NOW
@@ -1293,7 +1304,7 @@ patiently() {
 
 check_fail() {
   event check-failed "$exit_" "$want_" "$GOT" "ERROR: $2" "$1"
-  exit "$1"
+  leave "$1"
 }
 
 check() {
@@ -1384,6 +1395,9 @@ run() {
 
 COMMAND=${1:-}
 [ $# -eq 0 ] || shift
+now; STARTED=$NOW
+ms "${GVFX_LAST_WORDS_SECONDS:-3}" || MS=3000
+LAST_WORDS=$MS
 case "$COMMAND" in
   run) ;;
   version) ;;

@@ -220,6 +220,7 @@ class Bench:
             "GVFX_PORT": str(self.port),
             "GVFX_BUSYBOX": BUSYBOX,
             "GVFX_RESOLV_CONF": str(self.root / "resolv.conf"),
+            "GVFX_LAST_WORDS_SECONDS": "0",
             "NOMAD_ALLOC_ID": "alloc-1",
             "NOMAD_TASK_DIR": str(self.root / "local"),
             "NOMAD_SECRETS_DIR": str(self.root / "secrets"),

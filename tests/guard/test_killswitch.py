@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def test_what_cannot_be_verified_is_refused(bench: Bench, fact: str, why: str) -
     assert done.returncode == 12
     assert why in events_of(done.stdout)[-1]["why"]
     assert not (bench.root / "shared/busybox").exists()
+
+
+def test_a_refusal_outlives_the_start_of_its_log(bench: Bench) -> None:
+    """Nomad's Docker driver begins to forward a log when the container runs already, and ends with the container."""
+    bench.world("nft-refuses", "syntax error")
+    begun = time.monotonic()
+    assert bench.run("killswitch", GVFX_LAST_WORDS_SECONDS="0.8").returncode == 12
+    assert time.monotonic() - begun >= 0.8
 
 
 def test_nobody_starts_without_the_table(bench: Bench) -> None:
