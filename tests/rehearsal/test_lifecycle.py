@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.errors import Refused, RehearsalError
+from fixtures.faults import HostDown
+from fixtures.faults.journal_file import JournalFile, journal_directory
 from fixtures.rehearsal import attach, cluster, doctor, lifecycle, machines
 from fixtures.rehearsal.progress import Progress
 from fixtures.rehearsal.state import State, labels, runs_dir
@@ -164,6 +166,24 @@ def test_hosts_that_do_not_run_are_named(state: State, monkeypatch: pytest.Monke
     with pytest.raises(Refused) as refused:
         attach._must_be_whole(state)
     assert sorted(refused.value.observed.split(", ")) == ["c1 paused", "s2 missing"]
+
+
+def test_a_host_that_a_dead_session_left_off_is_for_the_sweep(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session's sweep comes after attaching, and brings the host back; a host that is gone it cannot."""
+    running = {host.name: "running" for host in HOSTS}
+    hosts_are(monkeypatch, running | {"c4": "exited"})
+    with pytest.raises(Refused):
+        attach._must_be_whole(state)
+    journal = JournalFile.create(journal_directory(attach._label(state)))
+    fault = HostDown("c4")
+    journal.append("dead-run", "intent", fault.id, fault.describe())
+    journal.close(keep=True)
+    attach._must_be_whole(state)
+    hosts_are(monkeypatch, {name: how for name, how in running.items() if name != "c4"})
+    with pytest.raises(Refused):
+        attach._must_be_whole(state)
 
 
 def test_a_docker_that_does_not_answer_says_so(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
