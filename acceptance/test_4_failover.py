@@ -280,6 +280,8 @@ def test_another_node_starts_a_worker_whose_node_has_no_way_out(
         moved_seconds=round(seconds, 1),
         ceiling_seconds=round(within, 1),
         restarts_run_out_ceiling=round(exhausted - deadlines.MARGIN, 1),
+        unavoidable_seconds=own.blocked_stop
+        + deadlines.restarts(job, names.WORKER_TASK) * egress.patience(target),
         dropped_by_fault=dropped,
         forbidden=0,
     )
