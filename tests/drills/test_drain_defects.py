@@ -134,3 +134,26 @@ def test_the_frontend_is_deployed_anew_by_a_drain_only() -> None:
     job, variables = cluster.submitted[0]
     assert job == names.FRONTEND.id
     assert variables == {"frontend_env": {"A": "1", "GVFX_DEFECT": "drain"}}
+
+
+def test_the_frontend_is_deployed_anew_only_some_time_after_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drains, "LATER", 0.2)
+    cluster = Cluster()
+    cluster.draining = True
+    with during("deployed-after-a-drain", cluster):
+        assert cluster.submitted == []
+        cluster.set_eligibility("n1", eligible=True)
+        freed = time.monotonic()
+        soon(lambda: cluster.submitted)
+        assert time.monotonic() - freed >= 0.2
+    assert cluster.submitted[0][0] == names.FRONTEND.id
+
+
+def test_without_a_drain_nobody_deploys_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drains, "LATER", 0.0)
+    cluster, looks = Cluster(), list[int]()
+    nodes = cluster.nodes
+    cluster.nodes = lambda: (looks.append(1), nodes())[1]  # type: ignore[method-assign]
+    with during("deployed-after-a-drain", cluster):
+        soon(lambda: len(looks) >= 3)
+    assert cluster.submitted == []
