@@ -197,7 +197,7 @@ DEFECTS: tuple[Defect, ...] = (
         title="the watch ends without giving the lock back",
         mutation="gvfx-worker: the watch's curl swallows lock-release",
         why="safe, and slow: the successor waits until the servers free the lock, twice its life and its delay",
-        expected_red=frozenset({"T7.3"}),
+        expected_red=frozenset({"T7.3", "T7.4"}),
         # Whether a longer pause still is within what may be lost.
         tolerated=frozenset({"T8.9"}),
         jobs={names.WORKER_JOB: JobChange(mutate=with_tool(names.WATCH_TASK, "GVFX_CURL", KEEPS_THE_LOCK))},

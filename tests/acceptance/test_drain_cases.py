@@ -81,11 +81,15 @@ def test_what_is_deployed_or_closed_after_the_last_drain_is_seen(pretend: Preten
     drained(pretend, faults, kept, "c1", SERVICES)
     pretend.cluster.set_eligibility("id-c1", eligible=False)
     pretend.cluster.versions[names.RL.id] = 1
-    with pytest.raises(AssertionError, match=r"since the first drain: eligibility of node c1 .*gvfx-rl-service"):
+    with pytest.raises(
+        AssertionError, match=r"since the first drain: eligibility of node c1 .*gvfx-rl-service"
+    ):
         leaves_nothing(pretend, kept)
 
 
-def test_the_worker_may_be_deployed_between_the_drains_by_its_phase(pretend: Pretend, faults: Journal) -> None:
+def test_the_worker_may_be_deployed_between_the_drains_by_its_phase(
+    pretend: Pretend, faults: Journal
+) -> None:
     kept: list[Footprint] = []
     drained(pretend, faults, kept, "c1", SERVICES)
     pretend.cluster.versions[names.WORKER_JOB] = 1

@@ -11,11 +11,12 @@ import pytest
 from fixtures.errors import ProbeError, Unknown
 from fixtures.faults import Ineligible, Journal, NodeDrain
 from fixtures.observe import eventually as waiting
-from fixtures.observe.nomad_types import Node
+from fixtures.observe.nomad_types import Allocation, Node
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import drains
-from fixtures.rollout.drains import Footprint, JobState, Survey, Watch
+from fixtures.rollout.drains import Emptying, Footprint, JobState, Survey, Watch
 from fixtures.target import names
+from fixtures.target.handover import Handover
 from tests.faults.conftest import FakeTime
 from tests.rollout.cluster import REFUSED, Cluster, Control, Pretend
 
@@ -171,6 +172,110 @@ def test_the_worker_is_handed_over(pretend: Pretend, faults: Journal) -> None:
     assert absence.seconds > 0 and drains.over(old) == absence.last
 
 
+# -- emptied in time, told in time, started in time --------------------------------------------------------------
+
+
+def worker_node(pretend: Pretend, monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Emptying:
+    """Who looks whether the worker's node is empty, which has to be so within 30 s by the clock of the waits."""
+    monkeypatch.setattr(drains, "time", clock)
+    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    node = seen.node("id-c3")
+    return Emptying(pretend.target, node, drains.believed(pretend.target, seen, node), 30.0)
+
+
+def slow_worker(pretend: Pretend, clock: FakeTime, seconds: float) -> None:
+    """The old worker's node is empty only after so many seconds, and another worker runs from then on."""
+    cluster = pretend.cluster
+    (old,) = cluster.allocations(names.WORKER_JOB)
+    live = cluster.allocations_on
+
+    def later(node_id: str) -> list[Allocation]:
+        if clock.now >= seconds and cluster.allocation(old.id).live:
+            cluster.stop(old)
+            cluster.place(names.WORKER_JOB, "id-c4")
+        return live(node_id)
+
+    cluster.allocations_on = later  # type: ignore[method-assign]
+
+
+def test_a_node_is_seen_empty_while_the_worker_is_awaited(
+    pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptying = worker_node(pretend, monkeypatch, clock)
+    (old,) = pretend.cluster.allocations(names.WORKER_JOB)
+    slow_worker(pretend, clock, 20.0)
+    watch = Watch(pretend.target, [], emptying.node, emptying)
+    watch.arrival(old.id, 60.0)
+    emptying.wait()
+    assert emptying.in_time() == pytest.approx(20.0, abs=0.2)
+
+
+def test_a_node_emptied_after_its_deadline_was_not_emptied_in_time(
+    pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptying = worker_node(pretend, monkeypatch, clock)
+    (old,) = pretend.cluster.allocations(names.WORKER_JOB)
+    slow_worker(pretend, clock, 31.0)
+    watch = Watch(pretend.target, [], emptying.node, emptying)
+    watch.arrival(old.id, 60.0)
+    # It is empty by now, with no time left to look for it.
+    emptying.wait()
+    with pytest.raises(AssertionError, match=r"not empty within 30.0 s: seen empty after 31.*gvfx-worker"):
+        emptying.in_time()
+
+
+def test_a_node_that_is_never_empty_is_looked_at_until_its_deadline(
+    pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptying = worker_node(pretend, monkeypatch, clock)
+    emptying.wait()
+    assert clock.now == pytest.approx(30.0)
+    with pytest.raises(AssertionError, match="never seen empty"):
+        emptying.in_time()
+
+
+def test_nobody_can_tell_of_a_node_that_could_not_be_looked_at_then(
+    pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptying = worker_node(pretend, monkeypatch, clock)
+    live = pretend.cluster.allocations_on
+
+    def silent(node_id: str) -> list[Allocation]:
+        raise ProbeError("allocations", "silence", "an answer")
+
+    emptying.look()
+    pretend.cluster.allocations_on = silent  # type: ignore[method-assign]
+    emptying.wait()
+    pretend.cluster.allocations_on = live  # type: ignore[method-assign]
+    pretend.cluster.stop(pretend.cluster.allocations(names.WORKER_JOB)[0])
+    clock.sleep(1.0)
+    emptying.look()
+    with pytest.raises(Unknown, match=r"last seen otherwise at 0.0 s, seen empty after 31.0 s"):
+        emptying.in_time()
+
+
+def test_a_drain_that_nobody_heeds_in_time(pretend: Pretend) -> None:
+    (old,) = pretend.cluster.allocations(names.WORKER_JOB)
+    pretend.cluster.stop(old)
+    stopped = pretend.cluster.allocation(old.id)
+    at = drains.told(stopped)
+    assert drains.told_in_time(stopped, at - 5.0, 5.0) == 5.0
+    with pytest.raises(
+        AssertionError, match=r"told to stop 5\.1 s after the drain, the settings allow 5\.0 s"
+    ):
+        drains.told_in_time(stopped, at - 5.1, 5.0)
+
+
+def test_a_lock_that_nobody_gave_back_is_seen_in_the_next_start() -> None:
+    own = Handover(leaving=15.0, starting=20.0, unreleased=30.0)
+    assert drains.started_in_time(105.0, 100.0, own) == 5.0
+    assert drains.started_in_time(120.0, 100.0, own) == 20.0
+    # The ceiling of the whole absence would allow it.
+    assert own.ceiling > 30.0
+    with pytest.raises(AssertionError, match=r"took 30\.0 s to start, the settings allow 20\.0 s"):
+        drains.started_in_time(130.0, 100.0, own)
+
+
 def test_a_pinned_worker_is_missed_with_the_schedulers_reason(pretend: Pretend, faults: Journal) -> None:
     pretend.cluster.pinned[names.WORKER_JOB] = ("c3",)
     seen = drains.steady(pretend.target, names.ALL_JOBS)
@@ -316,6 +421,8 @@ def test_what_has_not_ended_has_no_end(pretend: Pretend) -> None:
         drains.over(one)
     with pytest.raises(Unknown, match="Killing"):
         drains.leaving(one)
+    with pytest.raises(Unknown, match="Killing"):
+        drains.told(one)
     pretend.cluster.stop(one)
     stopped = pretend.cluster.allocation(one.id)
     idle = replace(one, tasks={names.WORKER_TASK: replace(one.tasks[names.WORKER_TASK], started=None)})
