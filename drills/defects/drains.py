@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from drills.defects.defect import Defect, repeatedly
+from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
 from drills.defects.egress import with_tool
 from fixtures.errors import Refused
 from fixtures.target import deadlines, hcl, names
 from fixtures.target.capabilities import Mutation
 from fixtures.target.change import JobChange, replace_once
 from fixtures.target.target import Target
+
+APP_NODE = "test_7 and (app_node or api_is_available)"
+"""Tests of a drain of an app node, as pytest's -k."""
 
 KEEPS_THE_LOCK = """
 #!/bin/sh
@@ -167,6 +170,19 @@ DEFECTS: tuple[Defect, ...] = (
         why="a new instance has the name before it listens; the catalogue shows no check either",
         expected_red=frozenset({"T1.9", "T7.2"}),
         jobs={names.API.id: JobChange(mutate=_without("check"))},
+    ),
+    Defect(
+        id="api-keeps-convex-address",
+        title="the API asks for Convex's address once and never again",
+        mutation="gvfx-api: stand-in weakness convex-address-kept",
+        why=(
+            "its health needs no store, and every answer is right until Convex moves; from then on an instance that"
+            " stayed has none, in tests of the other endpoints, of users and of the observation as well. Only a drain"
+            " is asked, before anything else has moved Convex: a store that is away already is no drain's doing"
+        ),
+        expected_red=frozenset({"T7.1"}),
+        jobs={names.API.id: extra_environment("api_env", **{WEAKNESS: "convex-address-kept"})},
+        only=APP_NODE,
     ),
     Defect(
         id="worker-pinned",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from acceptance import test_7_drains as t7
+from fixtures.errors import Unknown
 from fixtures.faults import Journal, NodeDrain
 from fixtures.observe import eventually as waiting
 from fixtures.observe.recording import InMemory
@@ -16,7 +17,7 @@ from fixtures.rollout import drains
 from fixtures.rollout.drains import Footprint
 from fixtures.target import names
 from tests.faults.conftest import FakeTime
-from tests.rollout.cluster import Cluster, Control, Pretend
+from tests.rollout.cluster import Asker, Cluster, Control, Pretend
 
 SERVICES = [job.id for job in names.SERVICES]
 
@@ -38,6 +39,38 @@ def faults(tmp_path: Path, pretend: Pretend) -> Iterator[Journal]:
     journal = Journal(tmp_path / "journals", "run", Control(pretend.cluster), InMemory())
     yield journal
     journal.close()
+
+
+# -- an app node ------------------------------------------------------------------------------------------------
+
+
+def emptied(pretend: Pretend, faults: Journal, asker: Asker) -> dict[str, Any]:
+    """T7.1, after a drain of the app node in which the API was asked by this one."""
+    seen = drains.steady(pretend.target, SERVICES)
+    node = drains.app_node(seen)
+    drain = drains.drain_app_node(pretend.target, faults, [], seen, node, asker)
+    figures: dict[str, Any] = {}
+    drill = cast("t7.AppDrill", lambda: (drain, None, frozenset[str]()))
+    t7.test_an_app_node_is_emptied_in_time(pretend.target, drill, figures.update)
+    return figures
+
+
+def test_a_drain_after_which_everything_works(pretend: Pretend, faults: Journal) -> None:
+    figures = emptied(pretend, faults, Asker(pretend.cluster))
+    assert figures["store_back_seconds"] >= figures["services_back_seconds"]
+    assert figures["store_answers_ceiling"] == 18.0
+    assert figures["unavoidable_seconds"] == figures["emptied_floor"] == 1.0
+    assert names.CONVEX.id in figures["moved"]
+
+
+def test_an_api_that_only_looks_well_is_seen(pretend: Pretend, faults: Journal) -> None:
+    with pytest.raises(AssertionError, match=r"does not answer from its store: c2: status 500"):
+        emptied(pretend, faults, Asker(pretend.cluster, problems={"c2": "status 500"}))
+
+
+def test_an_api_that_nobody_asked_is_unknown(pretend: Pretend, faults: Journal) -> None:
+    with pytest.raises(Unknown, match=r"no call to \['c2'\] has ended"):
+        emptied(pretend, faults, Asker(pretend.cluster, unasked={"c2"}))
 
 
 # -- nothing left behind ----------------------------------------------------------------------------------------

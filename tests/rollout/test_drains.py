@@ -13,12 +13,12 @@ from fixtures.faults import Ineligible, Journal, NodeDrain
 from fixtures.observe import eventually as waiting
 from fixtures.observe.nomad_types import Allocation, Node
 from fixtures.observe.recording import InMemory
-from fixtures.rollout import drains
+from fixtures.rollout import answering, drains
 from fixtures.rollout.drains import Emptying, Footprint, JobState, Survey, Watch
 from fixtures.target import names
 from fixtures.target.handover import Handover
 from tests.faults.conftest import FakeTime
-from tests.rollout.cluster import REFUSED, Cluster, Control, Pretend
+from tests.rollout.cluster import REFUSED, Asker, Cluster, Control, Pretend
 
 SERVICES = [job.id for job in names.SERVICES]
 
@@ -50,10 +50,13 @@ def faults(tmp_path: Path, cluster: Cluster) -> Iterator[Journal]:
 # -- an app node ------------------------------------------------------------------------------------------------
 
 
-def drained(pretend: Pretend, faults: Journal, kept: list[Footprint]) -> drains.AppDrain:
+def drained(
+    pretend: Pretend, faults: Journal, kept: list[Footprint], asker: Asker | None = None
+) -> drains.AppDrain:
     seen = drains.steady(pretend.target, SERVICES)
     node = drains.app_node(seen)
-    return drains.drain_app_node(pretend.target, faults, kept, seen, node)
+    asker = asker or Asker(pretend.cluster)
+    return drains.drain_app_node(pretend.target, faults, kept, seen, node, asker)
 
 
 def test_a_drain_as_it_should_be(pretend: Pretend, faults: Journal) -> None:
@@ -64,6 +67,7 @@ def test_a_drain_as_it_should_be(pretend: Pretend, faults: Journal) -> None:
     assert found.emptied.proven().empty
     assert found.arrived.proven().problems == ()
     assert found.misplaced == ()
+    assert answering.proven(found.answering) == 0.0
     assert found.soonest == 1.0
     assert (kept[0].after is not None) and drains.changes(kept[0].before, kept[0].after) == []
     assert [one.eligibility for one in pretend.cluster.nodes()] == ["eligible"] * 4
@@ -89,8 +93,39 @@ def test_a_service_without_a_place_is_told_with_the_schedulers_reason(
         f"gvfx-api has no place, group: {REFUSED}",
     )
     assert clock.now < 30, "nobody waits for a place that is not there"
+    assert found.answering is None, "nor for answers while the services are not back"
     # The node takes work again, and the instance returns.
     assert kept[0].after is not None and drains.changes(kept[0].before, kept[0].after) == []
+
+
+def test_an_api_that_lost_its_store_in_the_drain_is_found_before_the_node_is_given_back(
+    pretend: Pretend, faults: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = Asker(pretend.cluster)
+    drain = pretend.cluster.drain
+
+    def moved(node_id: str, deadline: float) -> None:
+        drain(node_id, deadline)
+        asker.problems["c2"] = "status 500, 21 bytes"
+
+    monkeypatch.setattr(pretend.cluster, "drain", moved)
+    found = drained(pretend, faults, [], asker)
+    assert found.arrived.proven().problems == (), "for Nomad and Consul all is well"
+    with pytest.raises(AssertionError, match="c2: status 500"):
+        answering.proven(found.answering)
+
+
+def test_the_node_with_convex_is_the_one_to_drain(pretend: Pretend) -> None:
+    seen = drains.survey(pretend.target)
+    (convex,) = pretend.cluster.allocations(names.CONVEX.id)
+    elsewhere = replace(convex, node_id="id-c2", node_name="c2")
+    there = replace(seen, allocations=(*(one for one in seen.allocations if one.id != convex.id), elsewhere))
+    assert len(there.on(there.node("id-c1"))) > len(there.on(there.node("id-c2")))
+    assert drains.app_node(there).name == "c2"
+    # Where no API is beside it, the one that carries most.
+    away = replace(convex, node_id="id-c4", node_name="c4")
+    there = replace(seen, allocations=(*(one for one in seen.allocations if one.id != convex.id), away))
+    assert drains.app_node(there).name == "c1"
 
 
 def test_another_version_is_a_change(pretend: Pretend, faults: Journal) -> None:
