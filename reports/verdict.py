@@ -128,7 +128,7 @@ def _judge(
     for event in events:
         measured = event.data.get("figures")
         if isinstance(measured, dict) and measured:
-            figures.update(measured if len(cases) == 1 else {_case(event).rstrip(": "): measured})
+            figures.update(measured if len(cases) == 1 else {_name(event): measured})
         elif _outcome(event) == "passed":
             outcomes.append("unknown")
             messages.append(f"{_case(event)}passed without a single measured figure")
@@ -184,6 +184,11 @@ def _case(event: Event) -> str:
     """The parameters of a parametrised test, as ``[c1]: ``; nothing for a test without."""
     nodeid = str(event.data.get("nodeid", ""))
     return f"{nodeid[nodeid.index('[') :]}: " if "[" in nodeid else ""
+
+
+def _name(event: Event) -> str:
+    """What tells a case from the others of its rule: its parameters, or the name of a test without."""
+    return _case(event).rstrip(": ") or str(event.data.get("nodeid", "")).rpartition("::")[2]
 
 
 def asked(history: History) -> dict[str, frozenset[str]]:

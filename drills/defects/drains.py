@@ -8,16 +8,20 @@ its supervisor waits there with every restart mode, and a lock that it holds kee
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from drills.defects.defect import Defect, repeatedly
+from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
 from drills.defects.egress import with_tool
 from fixtures.errors import Refused
 from fixtures.target import deadlines, hcl, names
 from fixtures.target.capabilities import Mutation
 from fixtures.target.change import JobChange, replace_once
 from fixtures.target.target import Target
+
+APP_NODE = "test_7 and (app_node or api_is_available)"
+"""Tests of a drain of an app node, as pytest's -k."""
 
 KEEPS_THE_LOCK = """
 #!/bin/sh
@@ -43,6 +47,8 @@ _PINNED = """group "worker" {
       value     = "c3"
     }
 """
+LATER = 5.0
+"""Seconds: longer than it takes to look at what a drain has left."""
 _RESTARTS = "delay    = var.restart_delay\n      mode     = "
 
 
@@ -80,18 +86,46 @@ def _open_all(target: Target) -> None:
             target.nomad.set_eligibility(node.id, eligible=True)
 
 
-@contextmanager
-def _redeploys(target: Target) -> Iterator[None]:
-    """Another tool deploys the frontend anew whenever it sees a drain."""
+def _other_frontend(target: Target) -> Callable[[], None]:
+    """Deploys the frontend with another environment; the second time nothing is new."""
     own = dict(target.deploy.variables().get("frontend_env") or {})
 
     def deploy() -> None:
-        if any(node.draining for node in target.nomad.nodes()):
-            target.deploy.submit(
-                names.FRONTEND.id, variables={"frontend_env": {**own, "GVFX_DEFECT": "drain"}}
-            )
+        target.deploy.submit(names.FRONTEND.id, variables={"frontend_env": {**own, "GVFX_DEFECT": "drain"}})
 
-    with repeatedly(deploy, 0.5):
+    return deploy
+
+
+@contextmanager
+def _redeploys(target: Target) -> Iterator[None]:
+    """Another tool deploys the frontend anew whenever it sees a drain."""
+    deploy = _other_frontend(target)
+
+    def look() -> None:
+        if any(node.draining for node in target.nomad.nodes()):
+            deploy()
+
+    with repeatedly(look, 0.5):
+        yield
+
+
+@contextmanager
+def _redeploys_later(target: Target) -> Iterator[None]:
+    """Another tool deploys the frontend anew a while after it saw a drained node take work again."""
+    deploy = _other_frontend(target)
+    drained: set[str] = set()
+    due: list[float] = []
+
+    def look() -> None:
+        for node in target.nomad.nodes():
+            if node.draining:
+                drained.add(node.id)
+            elif not due and node.id in drained and node.eligibility == "eligible":
+                due.append(time.monotonic() + LATER)
+        if due and time.monotonic() >= due[0]:
+            deploy()
+
+    with repeatedly(look, 0.5):
         yield
 
 
@@ -138,6 +172,19 @@ DEFECTS: tuple[Defect, ...] = (
         jobs={names.API.id: JobChange(mutate=_without("check"))},
     ),
     Defect(
+        id="api-keeps-convex-address",
+        title="the API asks for Convex's address once and never again",
+        mutation="gvfx-api: stand-in weakness convex-address-kept",
+        why=(
+            "its health needs no store, and every answer is right until Convex moves; from then on an instance that"
+            " stayed has none, in tests of the other endpoints, of users and of the observation as well. Only a drain"
+            " is asked, before anything else has moved Convex: a store that is away already is no drain's doing"
+        ),
+        expected_red=frozenset({"T7.1"}),
+        jobs={names.API.id: extra_environment("api_env", **{WEAKNESS: "convex-address-kept"})},
+        only=APP_NODE,
+    ),
+    Defect(
         id="worker-pinned",
         title="the worker may run on one node only",
         mutation="gvfx-worker: a constraint to node c3",
@@ -166,7 +213,7 @@ DEFECTS: tuple[Defect, ...] = (
         title="the watch ends without giving the lock back",
         mutation="gvfx-worker: the watch's curl swallows lock-release",
         why="safe, and slow: the successor waits until the servers free the lock, twice its life and its delay",
-        expected_red=frozenset({"T7.3"}),
+        expected_red=frozenset({"T7.3", "T7.4"}),
         # Whether a longer pause still is within what may be lost.
         tolerated=frozenset({"T8.9"}),
         jobs={names.WORKER_JOB: JobChange(mutate=with_tool(names.WATCH_TASK, "GVFX_CURL", KEEPS_THE_LOCK))},
@@ -188,6 +235,17 @@ DEFECTS: tuple[Defect, ...] = (
         why="everything runs and answers; the version is another one afterwards",
         expected_red=frozenset({"T7.5"}),
         during=_redeploys,
+        clean=_own_frontend,
+    ),
+    Defect(
+        id="deployed-after-a-drain",
+        title="somebody deploys the frontend anew a while after a drain",
+        mutation=f"a loop beside the run submits gvfx-frontend with another environment {LATER:g} s after a drain",
+        why="each drain ends with what it began with, the next one too: only who remembers the first sees the change",
+        expected_red=frozenset({"T7.5"}),
+        # They may begin, or not, while its instances are replaced.
+        tolerated=frozenset({"T7.3", "T7.4"}),
+        during=_redeploys_later,
         clean=_own_frontend,
     ),
 )

@@ -13,12 +13,14 @@ from typing import Any, cast
 import hcl2
 import pytest
 
+from acceptance import test_7_drains
 from drills.defects import catalogue, drains
 from drills.defects.defect import Defect
 from fixtures.observe.nomad_types import Node
 from fixtures.target import names
 from fixtures.target.options import DEPLOY_DIR
 from fixtures.target.target import Target
+from fixtures.workloads import weakness
 
 MUTATED = [
     pytest.param(one, job, change.mutate, id=one.id)
@@ -70,6 +72,36 @@ def test_only_the_release_of_the_lock_is_swallowed(tmp_path: Path) -> None:
     assert run(f"{path}?lock-renew&namespace=default")[0] == 0
     assert run(f"{path}?lock-acquire&namespace=default")[1].startswith("-s -X PUT")
     assert os.access(curl, os.X_OK)
+
+
+def test_a_defect_asks_tests_that_exist_and_decide_its_rules() -> None:
+    """pytest's -k sees file and function names."""
+    decided = {
+        name: mark.args[0]
+        for name in dir(test_7_drains)
+        for mark in getattr(getattr(test_7_drains, name), "pytestmark", ())
+        if name.startswith("test_") and mark.name == "rule"
+    }
+    (defect,) = [one for one in drains.DEFECTS if one.only]
+    words = ("test_7", "app_node", "api_is_available")
+    chosen = {
+        rule
+        for name, rule in decided.items()
+        if eval(  # noqa: S307 - an expression of our own
+            defect.only,
+            {"__builtins__": {}},
+            {word: word in f"test_7_drains.py {name}" for word in words},
+        )
+    }
+    assert defect.expected_red < chosen == {"T7.1", "T7.2"}
+
+
+def test_the_api_that_keeps_an_address_is_told_so_by_a_variable_of_its_spec() -> None:
+    (change,) = catalogue.BY_ID["api-keeps-convex-address"].jobs.values()
+    assert change.override is not None
+    found = change.override({"api_env": {"A": "1"}})
+    assert found == {"api_env": {"A": "1", weakness.ENV: weakness.Weakness.CONVEX_ADDRESS_KEPT}}
+    assert 'variable "api_env"' in (DEPLOY_DIR / f"{names.API.id}.nomad.hcl").read_text(encoding="utf-8")
 
 
 class Cluster:
@@ -134,3 +166,31 @@ def test_the_frontend_is_deployed_anew_by_a_drain_only() -> None:
     job, variables = cluster.submitted[0]
     assert job == names.FRONTEND.id
     assert variables == {"frontend_env": {"A": "1", "GVFX_DEFECT": "drain"}}
+
+
+def test_the_frontend_is_deployed_anew_only_some_time_after_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drains, "LATER", 0.2)
+    cluster = Cluster()
+    cluster.draining = True
+    with during("deployed-after-a-drain", cluster):
+        assert cluster.submitted == []
+        cluster.set_eligibility("n1", eligible=True)
+        freed = time.monotonic()
+        soon(lambda: cluster.submitted)
+        assert time.monotonic() - freed >= 0.2
+    assert cluster.submitted[0][0] == names.FRONTEND.id
+
+
+def test_without_a_drain_nobody_deploys_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drains, "LATER", 0.0)
+    cluster, looks = Cluster(), list[int]()
+    nodes = cluster.nodes
+
+    def looked_at() -> list[Node]:
+        looks.append(1)
+        return nodes()
+
+    cluster.nodes = looked_at  # type: ignore[method-assign]
+    with during("deployed-after-a-drain", cluster):
+        soon(lambda: len(looks) >= 3)
+    assert cluster.submitted == []

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.history.availability import AvailabilityTerms, check_availability, outages
+from fixtures.history.availability import AvailabilityTerms, allowed, check_availability, outages
 from fixtures.history.results import CheckResult
 from fixtures.history.shapes import Sample
+from fixtures.target import slo
 from tests.history.made import frame, kinds
 
 
@@ -49,11 +51,50 @@ def test_verdicts() -> None:
     assert check(".....") == "passed"
     assert check("..xx..") == "passed"
     assert check("..xxx..") == "failed"
-    assert check("...x...", at_least=0.99) == "failed"
+    assert check("...x...", at_least=0.99) == "passed", "one is left to the network"
+    assert check("...x..x.", at_least=0.99) == "failed"
+    assert check("...x...", at_least=1.0) == "failed"
     assert check(".. ...") == "unknown", "an outage could hide between the samples"
     assert check("....x") == "unknown", "the outage may not be over"
     assert check("...xxxxxx") == "failed", "it is too long already"
     assert check("..xxx.. ..") == "failed", "failed beats unknown"
+
+
+@pytest.mark.parametrize(
+    ("bad", "samples", "outcome"),
+    [
+        (1, 500, "passed"),
+        (2, 500, "failed"),
+        (1, 1000, "passed"),
+        (2, 1000, "failed"),
+        (1, 2000, "passed"),
+        (2, 2000, "passed"),
+        (3, 2000, "failed"),
+    ],
+)
+def test_one_call_in_a_thousand_is_left_to_the_network_and_one_of_fewer(
+    bad: int, samples: int, outcome: str
+) -> None:
+    # Far apart, so that no outage is long.
+    taken = [Sample("api", at / 10, at % 150 != 75 or at > 150 * bad) for at in range(samples)]
+    assert sum(not one.ok for one in taken) == bad
+    result = judge(taken, slo.API_AVAILABILITY, slo.API_LONGEST_OUTAGE, slo.API_SAMPLE_GAP)
+    assert result.outcome == outcome
+    assert {finding.kind for finding in result.findings} == ({"share"} if outcome == "failed" else set())
+
+
+def test_a_lost_call_in_a_thousand_is_no_leave_for_an_outage() -> None:
+    taken = [Sample("api", at * 0.6, at != 500) for at in range(1000)]
+    assert set(kinds(judge(taken, slo.API_AVAILABILITY, slo.API_LONGEST_OUTAGE, slo.API_SAMPLE_GAP))) == {
+        "outage"
+    }
+
+
+@pytest.mark.parametrize(
+    ("samples", "at_least", "bad"), [(20, 0.9, 2), (10, 0.9, 1), (5, 0.9, 1), (7, 0.0, 7), (9, 1.0, 0)]
+)
+def test_how_many_may_be_bad(samples: int, at_least: float, bad: int) -> None:
+    assert allowed(samples, at_least) == bad
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=200))

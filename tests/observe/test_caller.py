@@ -141,6 +141,28 @@ def test_every_address_of_an_answer_is_called() -> None:
     assert {one["problem"] for one in refused} == {"ConnectionRefusedError"}
 
 
+def test_the_last_call_to_each_address_is_told_and_an_older_one_that_ends_later_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = {"a": "", "b": "status 500, 21 bytes"}
+    monkeypatch.setattr(Call, "made", lambda self, address: ends[address])
+    client = Caller(call(1, within=2.0), lambda: ("a", "b"), InMemory(), kept={"kept": 0.0}, every=0.5)
+    assert client.latest() == {}
+    client._round()
+    first = client.latest()
+    assert {address: one.problem for address, one in first.items()} == ends
+    ends["b"] = ""
+    client._round()
+    second = client.latest()
+    assert second["b"].problem == "" and second["b"].sent > first["b"].sent
+    client._sample("api", first["b"].sent, "b", "TimeoutError")
+    client._sample("kept", second["b"].sent + 9, "b", "ConnectionRefusedError")
+    client._sample("api", second["b"].sent + 9, "", "the name has no address")
+    assert client.latest() == second
+    assert client.patience == 0.5 + 2 * 1.0 + 2.0
+    client.stop()
+
+
 class Clock:
     """A clock that stands until it is moved."""
 

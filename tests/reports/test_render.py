@@ -74,8 +74,10 @@ def test_the_share_of_the_systems_own_timers_is_said() -> None:
     """Of a rule with several cases each counts."""
     found = compute(
         run(
-            selected(T1_1=["t.py::a"], T1_2=["t.py::b[c1]", "t.py::b[c2]"]),
-            decided("T1.1", figures={"unavoidable_seconds": 10}),
+            selected(T1_1=["t.py::a", "t.py::c"], T1_2=["t.py::b[c1]", "t.py::b[c2]"]),
+            # Two tests of one rule, neither with parameters.
+            decided("T1.1", figures={"unavoidable_seconds": 6}),
+            decided("T1.1", nodeid="t.py::c", figures={"unavoidable_seconds": 4}),
             decided("T1.2", nodeid="t.py::b[c1]", figures={"unavoidable_seconds": 2.5}),
             decided("T1.2", nodeid="t.py::b[c2]", figures={"unavoidable_seconds": 2.5}),
             replace(finished(0), wall=61.0),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from fixtures.observe.caller import Ended
 from fixtures.observe.containers import LIST as CONTAINERS
 from fixtures.observe.nomad_types import Allocation, Evaluation, Node, Service, TaskEvent, TaskState
 from fixtures.observe.processes import CONTROL
@@ -183,6 +185,20 @@ class Cluster:
             for one in self.allocations(service)
             if one.live
         ]
+
+
+@dataclass
+class Asker:
+    """Calls every API whenever it is asked, and finds them as `problems` says, by address; `unasked` are passed over."""
+
+    cluster: Cluster
+    problems: dict[str, str] = field(default_factory=dict)
+    unasked: set[str] = field(default_factory=set)
+    patience: float = 3.0
+
+    def latest(self) -> dict[str, Ended]:
+        found = {one.address for one in self.cluster.instances(names.API.service)} - self.unasked
+        return {one: Ended(math.inf, self.problems.get(one, "")) for one in found}
 
 
 @dataclass

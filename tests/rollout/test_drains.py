@@ -11,13 +11,14 @@ import pytest
 from fixtures.errors import ProbeError, Unknown
 from fixtures.faults import Ineligible, Journal, NodeDrain
 from fixtures.observe import eventually as waiting
-from fixtures.observe.nomad_types import Node
+from fixtures.observe.nomad_types import Allocation, Node
 from fixtures.observe.recording import InMemory
-from fixtures.rollout import drains
-from fixtures.rollout.drains import Footprint, JobState, Survey, Watch
+from fixtures.rollout import answering, drains
+from fixtures.rollout.drains import Emptying, Footprint, JobState, Survey, Watch
 from fixtures.target import names
+from fixtures.target.handover import Handover
 from tests.faults.conftest import FakeTime
-from tests.rollout.cluster import REFUSED, Cluster, Control, Pretend
+from tests.rollout.cluster import REFUSED, Asker, Cluster, Control, Pretend
 
 SERVICES = [job.id for job in names.SERVICES]
 
@@ -49,10 +50,13 @@ def faults(tmp_path: Path, cluster: Cluster) -> Iterator[Journal]:
 # -- an app node ------------------------------------------------------------------------------------------------
 
 
-def drained(pretend: Pretend, faults: Journal, kept: list[Footprint]) -> drains.AppDrain:
+def drained(
+    pretend: Pretend, faults: Journal, kept: list[Footprint], asker: Asker | None = None
+) -> drains.AppDrain:
     seen = drains.steady(pretend.target, SERVICES)
     node = drains.app_node(seen)
-    return drains.drain_app_node(pretend.target, faults, kept, seen, node)
+    asker = asker or Asker(pretend.cluster)
+    return drains.drain_app_node(pretend.target, faults, kept, seen, node, asker)
 
 
 def test_a_drain_as_it_should_be(pretend: Pretend, faults: Journal) -> None:
@@ -63,6 +67,7 @@ def test_a_drain_as_it_should_be(pretend: Pretend, faults: Journal) -> None:
     assert found.emptied.proven().empty
     assert found.arrived.proven().problems == ()
     assert found.misplaced == ()
+    assert answering.proven(found.answering) == 0.0
     assert found.soonest == 1.0
     assert (kept[0].after is not None) and drains.changes(kept[0].before, kept[0].after) == []
     assert [one.eligibility for one in pretend.cluster.nodes()] == ["eligible"] * 4
@@ -88,8 +93,39 @@ def test_a_service_without_a_place_is_told_with_the_schedulers_reason(
         f"gvfx-api has no place, group: {REFUSED}",
     )
     assert clock.now < 30, "nobody waits for a place that is not there"
+    assert found.answering is None, "nor for answers while the services are not back"
     # The node takes work again, and the instance returns.
     assert kept[0].after is not None and drains.changes(kept[0].before, kept[0].after) == []
+
+
+def test_an_api_that_lost_its_store_in_the_drain_is_found_before_the_node_is_given_back(
+    pretend: Pretend, faults: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = Asker(pretend.cluster)
+    drain = pretend.cluster.drain
+
+    def moved(node_id: str, deadline: float) -> None:
+        drain(node_id, deadline)
+        asker.problems["c2"] = "status 500, 21 bytes"
+
+    monkeypatch.setattr(pretend.cluster, "drain", moved)
+    found = drained(pretend, faults, [], asker)
+    assert found.arrived.proven().problems == (), "for Nomad and Consul all is well"
+    with pytest.raises(AssertionError, match="c2: status 500"):
+        answering.proven(found.answering)
+
+
+def test_the_node_with_convex_is_the_one_to_drain(pretend: Pretend) -> None:
+    seen = drains.survey(pretend.target)
+    (convex,) = pretend.cluster.allocations(names.CONVEX.id)
+    elsewhere = replace(convex, node_id="id-c2", node_name="c2")
+    there = replace(seen, allocations=(*(one for one in seen.allocations if one.id != convex.id), elsewhere))
+    assert len(there.on(there.node("id-c1"))) > len(there.on(there.node("id-c2")))
+    assert drains.app_node(there).name == "c2"
+    # Where no API is beside it, the one that carries most.
+    away = replace(convex, node_id="id-c4", node_name="c4")
+    there = replace(seen, allocations=(*(one for one in seen.allocations if one.id != convex.id), away))
+    assert drains.app_node(there).name == "c1"
 
 
 def test_another_version_is_a_change(pretend: Pretend, faults: Journal) -> None:
@@ -169,6 +205,110 @@ def test_the_worker_is_handed_over(pretend: Pretend, faults: Journal) -> None:
     assert drains.leaving(old) == 1.0
     absence = drains.absence(old, new)
     assert absence.seconds > 0 and drains.over(old) == absence.last
+
+
+# -- emptied in time, told in time, started in time --------------------------------------------------------------
+
+
+def worker_node(pretend: Pretend, monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Emptying:
+    """Who looks whether the worker's node is empty, which has to be so within 30 s by the clock of the waits."""
+    monkeypatch.setattr(drains, "time", clock)
+    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    node = seen.node("id-c3")
+    return Emptying(pretend.target, node, drains.believed(pretend.target, seen, node), 30.0)
+
+
+def slow_worker(pretend: Pretend, clock: FakeTime, seconds: float) -> None:
+    """The old worker's node is empty only after so many seconds, and another worker runs from then on."""
+    cluster = pretend.cluster
+    (old,) = cluster.allocations(names.WORKER_JOB)
+    live = cluster.allocations_on
+
+    def later(node_id: str) -> list[Allocation]:
+        if clock.now >= seconds and cluster.allocation(old.id).live:
+            cluster.stop(old)
+            cluster.place(names.WORKER_JOB, "id-c4")
+        return live(node_id)
+
+    cluster.allocations_on = later  # type: ignore[method-assign]
+
+
+def test_a_node_is_seen_empty_while_the_worker_is_awaited(
+    pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptying = worker_node(pretend, monkeypatch, clock)
+    (old,) = pretend.cluster.allocations(names.WORKER_JOB)
+    slow_worker(pretend, clock, 20.0)
+    watch = Watch(pretend.target, [], emptying.node, emptying)
+    watch.arrival(old.id, 60.0)
+    emptying.wait()
+    assert emptying.in_time() == pytest.approx(20.0, abs=0.2)
+
+
+def test_a_node_emptied_after_its_deadline_was_not_emptied_in_time(
+    pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptying = worker_node(pretend, monkeypatch, clock)
+    (old,) = pretend.cluster.allocations(names.WORKER_JOB)
+    slow_worker(pretend, clock, 31.0)
+    watch = Watch(pretend.target, [], emptying.node, emptying)
+    watch.arrival(old.id, 60.0)
+    # It is empty by now, with no time left to look for it.
+    emptying.wait()
+    with pytest.raises(AssertionError, match=r"not empty within 30.0 s: seen empty after 31.*gvfx-worker"):
+        emptying.in_time()
+
+
+def test_a_node_that_is_never_empty_is_looked_at_until_its_deadline(
+    pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptying = worker_node(pretend, monkeypatch, clock)
+    emptying.wait()
+    assert clock.now == pytest.approx(30.0)
+    with pytest.raises(AssertionError, match="never seen empty"):
+        emptying.in_time()
+
+
+def test_nobody_can_tell_of_a_node_that_could_not_be_looked_at_then(
+    pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptying = worker_node(pretend, monkeypatch, clock)
+    live = pretend.cluster.allocations_on
+
+    def silent(node_id: str) -> list[Allocation]:
+        raise ProbeError("allocations", "silence", "an answer")
+
+    emptying.look()
+    pretend.cluster.allocations_on = silent  # type: ignore[method-assign]
+    emptying.wait()
+    pretend.cluster.allocations_on = live  # type: ignore[method-assign]
+    pretend.cluster.stop(pretend.cluster.allocations(names.WORKER_JOB)[0])
+    clock.sleep(1.0)
+    emptying.look()
+    with pytest.raises(Unknown, match=r"last seen otherwise at 0.0 s, seen empty after 31.0 s"):
+        emptying.in_time()
+
+
+def test_a_drain_that_nobody_heeds_in_time(pretend: Pretend) -> None:
+    (old,) = pretend.cluster.allocations(names.WORKER_JOB)
+    pretend.cluster.stop(old)
+    stopped = pretend.cluster.allocation(old.id)
+    at = drains.told(stopped)
+    assert drains.told_in_time(stopped, at - 5.0, 5.0) == 5.0
+    with pytest.raises(
+        AssertionError, match=r"told to stop 5\.1 s after the drain, the settings allow 5\.0 s"
+    ):
+        drains.told_in_time(stopped, at - 5.1, 5.0)
+
+
+def test_a_lock_that_nobody_gave_back_is_seen_in_the_next_start() -> None:
+    own = Handover(leaving=15.0, starting=20.0, unreleased=30.0)
+    assert drains.started_in_time(105.0, 100.0, own) == 5.0
+    assert drains.started_in_time(120.0, 100.0, own) == 20.0
+    # The ceiling of the whole absence would allow it.
+    assert own.ceiling > 30.0
+    with pytest.raises(AssertionError, match=r"took 30\.0 s to start, the settings allow 20\.0 s"):
+        drains.started_in_time(130.0, 100.0, own)
 
 
 def test_a_pinned_worker_is_missed_with_the_schedulers_reason(pretend: Pretend, faults: Journal) -> None:
@@ -316,6 +456,8 @@ def test_what_has_not_ended_has_no_end(pretend: Pretend) -> None:
         drains.over(one)
     with pytest.raises(Unknown, match="Killing"):
         drains.leaving(one)
+    with pytest.raises(Unknown, match="Killing"):
+        drains.told(one)
     pretend.cluster.stop(one)
     stopped = pretend.cluster.allocation(one.id)
     idle = replace(one, tasks={names.WORKER_TASK: replace(one.tasks[names.WORKER_TASK], started=None)})

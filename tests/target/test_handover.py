@@ -44,6 +44,11 @@ def test_a_drain_goes_by_the_migrate_block() -> None:
     assert handover.soonest([job(ShutdownDelay=5 * S), job()]) == 6
 
 
+def test_a_drained_allocation_is_told_after_the_evaluation_and_its_own_wait() -> None:
+    assert handover.told(job()) == handover.EVALUATED
+    assert handover.told(job(ShutdownDelay=5 * S)) == handover.EVALUATED + 5
+
+
 @given(st.integers(1, 6), st.integers(1, 6), st.floats(0, 300), st.floats(1, 120))
 def test_more_to_move_never_takes_less(here: int, at_once: int, healthy: float, cap: float) -> None:
     one = job(Migrate={"MaxParallel": at_once, "HealthyDeadline": int(healthy * S)})
@@ -71,6 +76,7 @@ def test_a_handover_shows_a_lock_that_nobody_gave_back() -> None:
 def test_restarts_end_when_the_policy_says_so() -> None:
     policy = {"RestartPolicy": {"Attempts": 3, "Delay": 4 * S}, "ReschedulePolicy": {"Delay": 15 * S}}
     assert handover.exhaustion(job(**policy), "worker") == 4 * (2 + 5) + 15
+    assert handover.soonest_exhaustion(job(**policy), "worker") == 3 * 4 + 15
 
 
 def test_settings_of_agents_and_their_defaults() -> None:

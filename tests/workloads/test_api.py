@@ -1,15 +1,20 @@
 """The API over the in-process backend: shapes, honesty by default, and each weakness."""
 
+import asyncio
+import json
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from fixtures.workloads.api import app
-from fixtures.workloads.convexclient import ConvexClient
+from fixtures.workloads import weakness
+from fixtures.workloads.api import app, kept
+from fixtures.workloads.convexclient import ConvexClient, ConvexUnavailable
 from fixtures.workloads.feeds import LOCK_FEED
 from fixtures.workloads.timefmt import iso
 
@@ -122,6 +127,52 @@ async def test_weak_pair_filter_matches_nothing(api_client: Client, convex: Conv
     await convex.insert("data_gap_events", GAP)
     async with api_client("gaps-raw-pair") as http:
         assert (await http.get("/ops/gaps/health?pair=btc-usdt")).json()["totals"]["open"] == 0
+
+
+@asynccontextmanager
+async def store_at(address: str, port: int = 0) -> AsyncIterator[int]:
+    """Something that answers queries at an address, and its port."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps({"status": "success", "value": address}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, address, port) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("on", ["", "convex-address-kept"])
+async def test_a_store_that_moves_is_followed_unless_its_address_is_kept(
+    monkeypatch: pytest.MonkeyPatch, on: str
+) -> None:
+    names: dict[str, str] = {}
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+
+    async def getaddrinfo(host: Any, port: Any, **more: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name == "convex.test" and name not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return await resolve(names.get(name, name), port, **more)
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    async with store_at("127.0.0.1") as port:
+        convex = ConvexClient(f"http://convex.test:{port}", 5, kept.transport(weakness.parse(on)))
+        with pytest.raises(ConvexUnavailable, match="ConnectError"):
+            await convex.query("data:query")
+        names["convex.test"] = "127.0.0.1"
+        assert await convex.query("data:query") == "127.0.0.1"
+    names["convex.test"] = "127.0.0.2"
+    async with store_at("127.0.0.2", port):
+        if on:
+            with pytest.raises(ConvexUnavailable, match="ConnectError"):
+                await convex.query("data:query")
+        else:
+            assert await convex.query("data:query") == "127.0.0.2"
+    await convex.close()
 
 
 HIDDEN = [
