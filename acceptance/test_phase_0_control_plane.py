@@ -58,7 +58,7 @@ def test_agents_speak_tls_and_servers_prove_who_they_are(decide: Decide) -> None
 
 @pytest.mark.rule("P0.2")
 def test_who_may_not_is_refused(decide: Decide) -> None:
-    """Every agent refuses strangers what it grants the suite; a token that may read is refused every write."""
+    """Every agent refuses strangers what it grants the suite, and every write; so does a server a token that may read."""
     decide(acl.inspect, "a refusal for each request, and its control", "nomad acl token self")
 
 
