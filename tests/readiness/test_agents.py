@@ -254,8 +254,15 @@ def test_gossip() -> None:
     assert gossip.judge_consul(consul(), CONSUL) == NOTHING
     for pool in ("serf_lan", "serf_wan"):
         assert gossip.judge_consul(consul(), changed(CONSUL, f"Stats.{pool}.encrypted", "false")).broken
-    loose = changed(CONSUL, "DebugConfig.StaticRuntimeConfig.EncryptVerifyIncoming", False)
-    assert gossip.judge_consul(consul(), loose).broken
+    for name in ("EncryptVerifyIncoming", "EncryptVerifyOutgoing"):
+        loose = changed(CONSUL, f"DebugConfig.StaticRuntimeConfig.{name}", False)
+        assert name in gossip.judge_consul(consul(), loose).broken[0]
+        silent = changed(CONSUL, f"DebugConfig.StaticRuntimeConfig.{name}", None)
+        found = gossip.judge_consul(consul(), silent)
+        assert not found.broken and name in found.missing[0]
+    for absent in ("DebugConfig", "DebugConfig.StaticRuntimeConfig"):
+        found = gossip.judge_consul(consul(), changed(CONSUL, absent, None))
+        assert not found.broken and len(found.missing) == 2
     lan_only = changed(CONSUL, "Stats", {"serf_lan": {"encrypted": "true"}})
     assert gossip.judge_consul(consul("c1", is_server=False), lan_only) == NOTHING
     assert gossip.judge_consul(consul(), changed(CONSUL, "Stats", {})).missing
