@@ -15,12 +15,11 @@ import pytest
 from fixtures.errors import ProbeError, Unknown
 from fixtures.faults import AllocFreeze, Journal
 from fixtures.observe import inside, schemas
-from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.eventually import eventually
 from fixtures.observe.http import Sample
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import reachable
-from fixtures.rollout import checks
+from fixtures.rollout import checks, stores
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
 
@@ -370,25 +369,11 @@ def test_data_plane_is_used(target: Target, measure: Measure) -> None:
     marker = f"acceptance-{uuid.uuid4()}"
     try:
         convex.insert("acceptance_scratch", {"marker": marker})
-        tables = target.postgres().tables_holding(marker)
-        assert tables, "the acknowledged row is in no table of Postgres"
+        table = stores.table_of(target, marker)
     finally:
         convex.delete("acceptance_scratch", marker=marker)
-    found = _file_lands_in_bucket(target, convex, f"{marker} {'x' * 20_000}")
-    measure(table=tables[0], object=found)
-
-
-def _file_lands_in_bucket(target: Target, convex: ConvexProbe, content: str) -> str:
-    store, bucket = target.objectstore(), target.config.s3_storage_files_bucket
-    before = store.keys(bucket)
-    storage = convex.store_text(content)
-    try:
-        new = sorted(store.keys(bucket) - before)
-        holding = [key for key in new if store.read(bucket, key) == content.encode()]
-        assert holding, f"the acknowledged file is in none of {len(new)} new objects of {bucket}"
-        return holding[0]
-    finally:
-        convex.delete_file(storage)
+    with stores.file_in_bucket(target, convex, f"{marker} {'x' * 20_000}") as (_, found):
+        measure(table=table, object=found)
 
 
 @pytest.mark.rule("T1.14")
