@@ -17,8 +17,10 @@ from fixtures.faults import AllocFreeze, Journal
 from fixtures.observe import inside, schemas
 from fixtures.observe.eventually import eventually
 from fixtures.observe.http import Sample
+from fixtures.observe.listening import listeners
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import reachable
+from fixtures.readiness import exposure
 from fixtures.rollout import checks, stores
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
@@ -325,16 +327,17 @@ def _appears_and_disappears(
 
 @pytest.mark.rule("T1.12")
 def test_nothing_answers_from_outside_the_tailnet(target: Target, measure: Measure) -> None:
-    """A machine off the tailnet connects to no service and no agent, by tailnet or underlay address."""
+    """A machine off the tailnet connects to nothing that is planned, registered or listens, by whatever address."""
     hosts = target.hosts
     services = {(one.address, one.port) for job in names.SERVICES for one in target.instances(job.service)}
     if not services:
         raise Unknown("registered services", "none", "every service of the plan")
     cluster = [name for role in ("server", "witness", "app", "egress") for name in hosts.names(role)]
-    ports = {*names.AGENT_PORTS.values(), *(port for _, port in services)}
+    registered = exposure.registered_ports(target)
     ends = set(services)
     for host in cluster:
         addresses = {hosts.tailnet_address(host), hosts.underlay_address(host)} - {None}
+        ports = exposure.ports(registered, listeners(hosts, host, target.record))
         ends |= {(str(address), port) for address in addresses for port in ports}
     control = target.config.gvfx_outside_control
     if control is None:
@@ -357,7 +360,8 @@ def test_nothing_answers_from_outside_the_tailnet(target: Target, measure: Measu
             f"host {inside_host}", f"reaches {len(known)} of {len(services)} services", "all: a true control"
         )
     assert not any(found.values()), f"reachable from outside: {found}"
-    measure(endpoints=tried, hosts=len(cluster), control_services=len(known))
+    ports_tried = len({port for _, port in ends})
+    measure(endpoints=tried, ports=ports_tried, hosts=len(cluster), control_services=len(known))
 
 
 @pytest.mark.rule("T1.13")

@@ -7,15 +7,19 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from fixtures.errors import ProbeError
+from fixtures.observe import listening
+from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import ConnectState, states
 from fixtures.observe.recording import InMemory
-from fixtures.readiness import reach, tailnet, volumes
+from fixtures.readiness import exposure, reach, tailnet, volumes
 from fixtures.readiness.findings import Findings
+from fixtures.readiness.plane import ControlPlane
 from fixtures.readiness.reach import Attempt
 from fixtures.readiness.reach import Path as Way
 from fixtures.readiness.volumes import FileSystem
@@ -237,6 +241,157 @@ def test_a_way_goes_to_every_host_but_itself() -> None:
     way = Way(("app", "egress"), ("app",), frozenset({1, 2}))
     found = reach.attempts([way], BY_ROLE, WHERE, forbidden=False)
     assert [(one.source, one.end[1]) for one in found] == [("c3", 1), ("c3", 2)]
+
+
+LISTING = """\
+LISTEN 0      4096   127.0.0.1:8500          0.0.0.0:*
+LISTEN 0      4096   127.0.0.53%lo:53        0.0.0.0:*
+LISTEN 0      128    [::1]:631                  [::]:*
+LISTEN 0      128    [::ffff:127.0.0.1]:8600       *:*
+LISTEN 0      4096   100.64.0.3:4646         0.0.0.0:*
+LISTEN 0      4096   [fd7a:115c:a1e0::3]:38001  [::]:*
+LISTEN 0      4096   172.26.64.1:53          0.0.0.0:*
+LISTEN 0      128    0.0.0.0:22              0.0.0.0:*
+LISTEN 0      128    [::]:22                    [::]:*
+LISTEN 0      128          *:9256                  *:*
+"""
+
+
+def test_listeners_on_more_than_loopback() -> None:
+    assert listening.parse(LISTING) == {
+        ("100.64.0.3", 4646), ("fd7a:115c:a1e0::3", 38001), ("172.26.64.1", 53), ("*", 22), ("*", 9256),
+    }  # fmt: skip
+    for odd in ("LISTEN", "LISTEN 0 1 nowhere:5 *:*", "LISTEN 0 1 10.0.0.1:x *:*"):
+        with pytest.raises(ProbeError):
+            listening.parse(odd)
+
+
+@pytest.mark.parametrize("answer", [Completed(127, "", "ss: not found"), Completed(0, "", "")])
+def test_a_host_that_lists_nothing_is_not_one_that_is_closed(answer: Completed) -> None:
+    with pytest.raises(ProbeError):
+        listening.listeners(Said(answer), "c1", InMemory())  # type: ignore[arg-type]
+
+
+def test_this_machines_own_listener_is_found() -> None:
+    with socket.socket() as one:
+        one.bind(("0.0.0.0", 0))  # noqa: S104 - for a moment, and nobody is answered
+        one.listen(1)
+        found = listening.listeners(ThisMachine(), "here", InMemory())  # type: ignore[arg-type]
+        assert ("*", one.getsockname()[1]) in found
+
+
+def test_what_is_tried_of_a_host_is_planned_registered_or_listens() -> None:
+    assert {53, 3211, 9091, 2375, 5432, 4646} <= exposure.PLANNED
+    assert exposure.ports({8300}, {("*", 9256)}) == exposure.PLANNED | {8300, 9256}
+    at = exposure.listened({"c1": "100.64.0.3"}, {"c1": listening.parse(LISTING)})
+    assert at == {"c1": {22, 4646, 9256}}
+
+
+def registry(discovery: str) -> Any:
+    def instances(name: str) -> list[Service]:
+        return [
+            Service(
+                "id",
+                name,
+                "100.64.0.3",
+                {"gvfx-convex-site": 3211, "nowhere": 0}.get(name, 25001),
+                None,
+                True,
+            )
+        ]
+
+    consul = SimpleNamespace(
+        services=lambda: {"gvfx-convex-site", "nowhere", "gvfx-worker"}, instances=instances
+    )
+    return SimpleNamespace(
+        config=SimpleNamespace(gvfx_discovery=discovery), consul=consul, instances=instances
+    )
+
+
+def test_every_service_of_the_catalogue_counts_not_only_the_plans() -> None:
+    assert exposure.registered_ports(registry("consul")) == {3211, 25001}
+    assert exposure.registered_ports(registry("nomad")) == {25001}
+
+
+class Network:
+    """Hosts of every role; what is open, to whom, and what each says that it listens on."""
+
+    def __init__(self) -> None:
+        self.open: dict[reach.End, set[str]] = {}
+        self.listing: dict[str, str] = {}
+        self.deaf: set[str] = set()
+        self.tried: dict[str, set[reach.End]] = {}
+        self._needed = {(one.source, one.end) for one in NEEDED}
+
+    def _answer(self, host: str, end: reach.End) -> ConnectState:
+        if end == ("10.77.0.30", 8443) or host in self.open.get(end, set()) or (host, end) in self._needed:
+            return "open"
+        return "refused" if end[0] in self.deaf else "silent"
+
+    def names(self, role: str | None = None) -> list[str]:
+        return BY_ROLE[str(role)]
+
+    def tailnet_address(self, host: str) -> str | None:
+        return WHERE.get(host)
+
+    def underlay_address(self, host: str) -> str:
+        return f"10.77.0.{list(WHERE).index(host) + 1}"
+
+    def run(self, host: str, argv: list[str], timeout: float = 10.0) -> Completed:
+        if argv == listening.LIST:
+            said = self.listing.get(host, f"LISTEN 0 1 {WHERE[host]}:4646 0.0.0.0:*")
+            return Completed(0 if said else 1, said, "")
+        if argv[0] == "curl":
+            return Completed(0, '{"BackendState": "Running"}', "")
+        ends = [(end.rpartition(":")[0], int(end.rpartition(":")[2])) for end in argv[5:]]
+        self.tried.setdefault(host, set()).update(ends)
+        return Completed(0, "\n".join(f"{self._answer(host, end)} {end[0]}:{end[1]}" for end in ends), "")
+
+
+def reached(network: Network) -> Findings:
+    target = registry("consul")
+    target.hosts, target.record = network, InMemory()
+    target.config.gvfx_outside_control = "10.77.0.30:8443"
+    found, _ = reach.inspect(cast("ControlPlane", SimpleNamespace(target=target)))
+    return found
+
+
+def test_nothing_that_listens_answers_a_stranger() -> None:
+    network = Network()
+    network.listing["c1"] = "LISTEN 0 1 100.64.0.3:38001 0.0.0.0:*\nLISTEN 0 1 *:9256 *:*"
+    assert reached(network) == NOTHING
+    # Exits try it by the tailnet, where its own host's word is the control; the outsider below it as well.
+    for port in (38001, 9256):
+        assert ("100.64.0.3", port) in network.tried["exit1"] & network.tried["out"]
+    below = {port for address, port in network.tried["out"] if address == network.underlay_address("c1")}
+    assert below == exposure.PLANNED | {3211, 25001, 38001, 9256}
+    assert not [end for end in network.tried["legacy"] if end[1] == 38001], (
+        "tailscale itself answers its peers"
+    )
+
+
+def test_an_unplanned_listener_that_answers_is_seen_by_its_hosts_word_alone() -> None:
+    for end, who, words in (
+        (("10.77.0.3", 9256), "out", "out -> c1 below the tailnet:9256 is open, forbidden"),
+        (("100.64.0.3", 9256), "exit1", "exit1 -> c1:9256 is open, forbidden"),
+        (("10.77.0.3", 2375), "out", "out -> c1 below the tailnet:2375 is open, forbidden"),
+        (("10.77.0.3", 25001), "out", "out -> c1 below the tailnet:25001 is open, forbidden"),
+    ):
+        network = Network()
+        network.open[end] = {who}
+        network.listing["c1"] = "LISTEN 0 1 *:9256 *:*"
+        assert words in reached(network).broken
+    # Nobody listens there: below the tailnet a host may say so.
+    network = Network()
+    network.deaf = {"10.77.0.3"}
+    assert reached(network) == NOTHING
+
+
+def test_a_host_that_does_not_say_where_it_listens_leaves_the_rule_open() -> None:
+    network = Network()
+    network.listing["c1"] = ""
+    found = reached(network)
+    assert not found.broken and any("listeners of c1" in one for one in found.missing)
 
 
 class ThisMachine:
