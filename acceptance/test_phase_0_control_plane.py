@@ -88,7 +88,7 @@ def test_hosts_and_agents_are_on_the_tailnet(decide: Decide) -> None:
 
 @pytest.mark.rule("P0.7")
 def test_the_tailnet_allows_what_is_needed_and_no_more(decide: Decide) -> None:
-    """Connections that the plan needs are answered; those it forbids are not, though others are answered there."""
+    """What the plan needs is answered, what it forbids is not, though others are; only the worker may leave by exits."""
     decide(reach.inspect, "every connection tried, with its control", "tailscale status")
 
 

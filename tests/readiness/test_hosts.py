@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ from fixtures.observe import listening
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import ConnectState, states
 from fixtures.observe.recording import InMemory
-from fixtures.readiness import exposure, reach, tailnet, volumes
+from fixtures.readiness import exposure, leaving, reach, tailnet, volumes
 from fixtures.readiness.findings import Findings
 from fixtures.readiness.plane import ControlPlane
 from fixtures.readiness.reach import Attempt
@@ -320,6 +322,7 @@ class Network:
         self.open: dict[reach.End, set[str]] = {}
         self.listing: dict[str, str] = {}
         self.deaf: set[str] = set()
+        self.filter: object = None
         self.tried: dict[str, set[reach.End]] = {}
         self._needed = {(one.source, one.end) for one in NEEDED}
 
@@ -342,7 +345,8 @@ class Network:
             said = self.listing.get(host, f"LISTEN 0 1 {WHERE[host]}:4646 0.0.0.0:*")
             return Completed(0 if said else 1, said, "")
         if argv[0] == "curl":
-            return Completed(0, '{"BackendState": "Running"}', "")
+            rules = argv[-1].endswith("/debug-packet-filter-rules")
+            return Completed(0, json.dumps(self.filter if rules else {"BackendState": "Running"}), "")
         ends = [(end.rpartition(":")[0], int(end.rpartition(":")[2])) for end in argv[5:]]
         self.tried.setdefault(host, set()).update(ends)
         return Completed(0, "\n".join(f"{self._answer(host, end)} {end[0]}:{end[1]}" for end in ends), "")
@@ -351,7 +355,9 @@ class Network:
 def reached(network: Network) -> Findings:
     target = registry("consul")
     target.hosts, target.record = network, InMemory()
+    target.tailnet = SimpleNamespace(nodes=lambda: REGISTERED)
     target.config.gvfx_outside_control = "10.77.0.30:8443"
+    target.config.gvfx_tailnet_cidr = "100.64.0.0/10"
     found, _ = reach.inspect(cast("ControlPlane", SimpleNamespace(target=target)))
     return found
 
@@ -392,6 +398,78 @@ def test_a_host_that_does_not_say_where_it_listens_leaves_the_rule_open() -> Non
     network.listing["c1"] = ""
     found = reached(network)
     assert not found.broken and any("listeners of c1" in one for one in found.missing)
+
+
+# -- leaving by exits ------------------------------------------------------------------------------------
+
+TAILNET = (ipaddress.ip_network("100.64.0.0/10"), leaving.TAILNET_V6)
+INTERNET = ["0.0.0.0/5", "8.0.0.0/7", "203.0.113.0/24", "2000::/3"]
+MEMBER = {"id": 9, "name": "gvfx-worker-c3", "forced_tags": [tailnet.WORKER], "ip_addresses": ["100.64.0.9"]}
+
+
+def rule(*who: str, to: Sequence[str] = INTERNET) -> dict[str, Any]:
+    """A rule as headscale sends it and tailscaled shows it."""
+    return {
+        "SrcIPs": list(who),
+        "DstPorts": [{"IP": one, "Ports": {"First": 0, "Last": 65535}} for one in to],
+    }
+
+
+def left(rules: list[dict[str, Any]] | None, nodes: list[dict[str, Any]]) -> Findings:
+    return leaving.judge("exit1", leaving.sources(rules or (), TAILNET), nodes)
+
+
+def test_only_the_worker_may_leave() -> None:
+    to_the_exit = rule("100.64.0.9/32", to=["100.64.0.5/32", "fd7a:115c:a1e0::5/128"])
+    assert (
+        left([to_the_exit, rule("100.64.0.9/32", "fd7a:115c:a1e0::9/128")], [*REGISTERED, MEMBER]) == NOTHING
+    )
+    # Who may talk to the exit itself may not therefore go on.
+    assert left([rule("*", to=["100.64.0.5"]), rule("100.64.0.9")], [*REGISTERED, MEMBER]) == NOTHING
+    # No worker has come yet: the filter is empty, which lets nobody out.
+    assert left([], REGISTERED) == left(None, REGISTERED) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("rules", "names"),
+    [
+        ([rule("0.0.0.0/0", "::/0")], {"s1", "s3", "c1", "c3", "exit1"}),
+        ([rule("*", to=["*"])], {"s1", "s3", "c1", "c3", "exit1"}),
+        ([rule("100.64.0.3/32", to=["198.51.100.80/32"])], {"c1"}),
+        ([rule("100.64.0.1-100.64.0.3", to=["0.0.0.0-9.255.255.255"])], {"s1", "s3", "c1"}),
+        ([rule("fd7a:115c:a1e0::4/128", to=["2000::/3"])], {"c3"}),
+        # In one rule with the worker, and also when an inner address is among the ends.
+        ([rule("100.64.0.8/31", "100.64.0.4", to=["100.64.0.5/32", "10.0.0.0/8"])], {"c3"}),
+    ],
+)
+def test_anybody_else_who_may(rules: list[dict[str, Any]], names: set[str]) -> None:
+    found = left([*rules, rule("100.64.0.9")], [*REGISTERED, MEMBER])
+    assert {one.split()[0] for one in found.broken} == names
+    assert not found.missing
+
+
+def test_a_filter_that_names_not_even_the_worker_proves_nothing() -> None:
+    for rules in ([], None, [rule("100.64.0.9", to=["100.64.0.5"])]):
+        found = left(rules, [*REGISTERED, MEMBER])
+        assert not found.broken and "lets no worker out" in found.missing[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['[{"DstPorts": [{"IP": "0.0.0.0/0"}]}]', '[{"SrcIPs": ["cap:x"], "DstPorts": [{"IP": "*"}]}]',
+     '[{"SrcIPs": ["*"], "DstPorts": [{}]}]', '["x"]', "7", "{}", "debug access denied", ""],
+)  # fmt: skip
+def test_a_filter_that_cannot_be_read_is_not_an_empty_one(answer: str) -> None:
+    with pytest.raises(ProbeError):
+        leaving.allowed(Said(Completed(0, answer, "")), "exit1", "100.64.0.0/10")  # type: ignore[arg-type]
+
+
+def test_the_reach_of_the_tailnet_includes_who_may_leave() -> None:
+    network = Network()
+    network.filter = [rule("100.64.0.1/32")]
+    assert "s1 may leave the tailnet by exit1" in reached(network).broken
+    network.filter = "denied"
+    assert any("filter of exit1" in one for one in reached(network).missing)
 
 
 class ThisMachine:
