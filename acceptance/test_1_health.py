@@ -15,12 +15,13 @@ import pytest
 from fixtures.errors import ProbeError, Unknown
 from fixtures.faults import AllocFreeze, Journal
 from fixtures.observe import inside, schemas
-from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.eventually import eventually
 from fixtures.observe.http import Sample
+from fixtures.observe.listening import listeners
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import reachable
-from fixtures.rollout import checks
+from fixtures.readiness import exposure
+from fixtures.rollout import checks, stores
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
 
@@ -326,16 +327,17 @@ def _appears_and_disappears(
 
 @pytest.mark.rule("T1.12")
 def test_nothing_answers_from_outside_the_tailnet(target: Target, measure: Measure) -> None:
-    """A machine off the tailnet connects to no service and no agent, by tailnet or underlay address."""
+    """A machine off the tailnet connects to nothing that is planned, registered or listens, by whatever address."""
     hosts = target.hosts
     services = {(one.address, one.port) for job in names.SERVICES for one in target.instances(job.service)}
     if not services:
         raise Unknown("registered services", "none", "every service of the plan")
     cluster = [name for role in ("server", "witness", "app", "egress") for name in hosts.names(role)]
-    ports = {*names.AGENT_PORTS.values(), *(port for _, port in services)}
+    registered = exposure.registered_ports(target)
     ends = set(services)
     for host in cluster:
         addresses = {hosts.tailnet_address(host), hosts.underlay_address(host)} - {None}
+        ports = exposure.ports(registered, listeners(hosts, host, target.record))
         ends |= {(str(address), port) for address in addresses for port in ports}
     control = target.config.gvfx_outside_control
     if control is None:
@@ -358,7 +360,8 @@ def test_nothing_answers_from_outside_the_tailnet(target: Target, measure: Measu
             f"host {inside_host}", f"reaches {len(known)} of {len(services)} services", "all: a true control"
         )
     assert not any(found.values()), f"reachable from outside: {found}"
-    measure(endpoints=tried, hosts=len(cluster), control_services=len(known))
+    ports_tried = len({port for _, port in ends})
+    measure(endpoints=tried, ports=ports_tried, hosts=len(cluster), control_services=len(known))
 
 
 @pytest.mark.rule("T1.13")
@@ -370,25 +373,11 @@ def test_data_plane_is_used(target: Target, measure: Measure) -> None:
     marker = f"acceptance-{uuid.uuid4()}"
     try:
         convex.insert("acceptance_scratch", {"marker": marker})
-        tables = target.postgres().tables_holding(marker)
-        assert tables, "the acknowledged row is in no table of Postgres"
+        table = stores.table_of(target, marker)
     finally:
         convex.delete("acceptance_scratch", marker=marker)
-    found = _file_lands_in_bucket(target, convex, f"{marker} {'x' * 20_000}")
-    measure(table=tables[0], object=found)
-
-
-def _file_lands_in_bucket(target: Target, convex: ConvexProbe, content: str) -> str:
-    store, bucket = target.objectstore(), target.config.s3_storage_files_bucket
-    before = store.keys(bucket)
-    storage = convex.store_text(content)
-    try:
-        new = sorted(store.keys(bucket) - before)
-        holding = [key for key in new if store.read(bucket, key) == content.encode()]
-        assert holding, f"the acknowledged file is in none of {len(new)} new objects of {bucket}"
-        return holding[0]
-    finally:
-        convex.delete_file(storage)
+    with stores.file_in_bucket(target, convex, f"{marker} {'x' * 20_000}") as (_, found):
+        measure(table=table, object=found)
 
 
 @pytest.mark.rule("T1.14")

@@ -58,7 +58,7 @@ def test_agents_speak_tls_and_servers_prove_who_they_are(decide: Decide) -> None
 
 @pytest.mark.rule("P0.2")
 def test_who_may_not_is_refused(decide: Decide) -> None:
-    """Every agent refuses strangers what it grants the suite; a token that may read is refused every write."""
+    """Every agent refuses strangers what it grants the suite, and every write; so does a server a token that may read."""
     decide(acl.inspect, "a refusal for each request, and its control", "nomad acl token self")
 
 
@@ -88,7 +88,7 @@ def test_hosts_and_agents_are_on_the_tailnet(decide: Decide) -> None:
 
 @pytest.mark.rule("P0.7")
 def test_the_tailnet_allows_what_is_needed_and_no_more(decide: Decide) -> None:
-    """Connections that the plan needs are answered; those it forbids are not, though others are answered there."""
+    """What the plan needs is answered, what it forbids is not, though others are; only the worker may leave by exits."""
     decide(reach.inspect, "every connection tried, with its control", "tailscale status")
 
 

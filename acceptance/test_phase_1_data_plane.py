@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import sql
 
-from fixtures.rollout import checks
+from fixtures.rollout import checks, stores
 from fixtures.rollout.rollout import Rollout
 from fixtures.target import names
 from fixtures.target.target import Target
@@ -72,7 +72,7 @@ def test_convex_is_deployed_and_healthy(
 def test_convex_reads_and_writes_rows_and_files(
     target: Target, phase1: Rollout, measure: Callable[..., None]
 ) -> None:
-    """A row and a file written through Convex come back equal, and are deleted again."""
+    """A row and a file written through Convex come back equal, stand in Postgres and in the bucket, and are deleted."""
     target.require_scratch()
     phase1.outcome("import").proven()
     convex = target.convex()
@@ -83,13 +83,11 @@ def test_convex_reads_and_writes_rows_and_files(
         found = convex.rows("acceptance_scratch", marker=marker)
         assert [row["id"] for row in found] == [written["id"]], f"{len(found)} rows read back, one written"
         assert found[0]["number"] == 42, "the row came back different"
-        storage = convex.store_text(content)
-        try:
+        table = stores.table_of(target, marker)
+        with stores.file_in_bucket(target, convex, content) as (storage, key):
             stored = convex.fetch(storage)
             assert stored == content.encode(), "the file came back different"
-        finally:
-            convex.delete_file(storage)
     finally:
         deleted = convex.delete("acceptance_scratch", marker=marker)
     assert not convex.rows("acceptance_scratch", marker=marker), "a deleted row is still there"
-    measure(rows_written=1, rows_deleted=deleted, file_bytes=len(content))
+    measure(rows_written=1, rows_deleted=deleted, file_bytes=len(content), table=table, object=key)

@@ -105,6 +105,17 @@ DEFECTS: tuple[Defect, ...] = (
         during=witness_with("consul", ".acl.tokens.default = .acl.tokens.initial_management"),
     ),
     Defect(
+        id="consul-default-token-writes",
+        title="a Consul agent lends its own agent's token to whoever brings none",
+        mutation="Consul on the witness: acl.tokens.default is the agent's token, restarted",
+        why=(
+            "that token writes nodes and reads no agent, no policy and no peers: every read of a stranger is refused"
+            " as before, and he can take a node out of the catalogue"
+        ),
+        expected_red=frozenset({"P0.2"}),
+        during=witness_with("consul", ".acl.tokens.default = .acl.tokens.agent"),
+    ),
+    Defect(
         id="consul-takes-plain-gossip",
         title="a Consul agent takes gossip that is not encrypted, as while encryption is brought in",
         mutation="Consul on the witness: encrypt_verify_incoming false, restarted",

@@ -107,7 +107,7 @@ DEFECTS: tuple[Defect, ...] = (
         title="Convex keeps its files in the bucket of its exports",
         mutation="gvfx-convex: S3_STORAGE_FILES_BUCKET is convex-exports",
         why="every file is read back as it was written; whoever looks after the files' bucket keeps an empty one",
-        expected_red=frozenset({"T1.13"}),
+        expected_red=frozenset({"P1.4", "T1.13"}),
         # They begin with a file whose object they find, by which they know the store again.
         expected_unknown=durability.EVERY,
         jobs={names.CONVEX.id: extra_environment("convex_env", S3_STORAGE_FILES_BUCKET="convex-exports")},

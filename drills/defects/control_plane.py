@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from drills.defects.defect import Defect
 from fixtures.errors import Refused, UndoError, Unknown
 from fixtures.observe.eventually import eventually
+from fixtures.readiness import leaving
 from fixtures.readiness.tailnet import tags_of
 from fixtures.target import hcl, names
 from fixtures.target.change import JobChange, replace_once
@@ -34,6 +35,21 @@ def _tag(target: Target, name: str, tags: frozenset[str]) -> None:
         raise UndoError(
             f"tags of {name}", f"{sorted(now.get(name, ()))} {done.stderr[:80]}", f"{sorted(tags)}"
         )
+
+
+EVERYBODY = '.acls += [{"action": "accept", "src": ["*"], "dst": ["autogroup:internet:*"]}]'
+# $1 is jq's change of the policy.
+WIDEN = """
+set -eu
+jq -c "$1" /etc/host/policy.json >/run/gvfx-defect.policy
+mount --bind /run/gvfx-defect.policy /etc/host/policy.json
+kill -HUP "$(cat /run/headscale.pid)"
+"""
+NARROW = """
+while grep -q ' /etc/host/policy.json ' /proc/mounts; do umount /etc/host/policy.json || exit 1; done
+rm -f /run/gvfx-defect.policy
+kill -HUP "$(cat /run/headscale.pid)"
+"""
 
 
 @contextmanager
@@ -59,6 +75,40 @@ def _witness_is_untagged(target: Target) -> Iterator[None]:
     (witness,) = target.hosts.names("witness")
     with _with_tags(target, witness, frozenset(), frozenset({"tag:gvfx-witness"})):
         yield
+
+
+def _somebody_may_leave(target: Target) -> bool:
+    """Somebody but the worker. Raises Unknown where an exit does not say."""
+    found, _ = leaving.inspect(target)
+    if found.missing:
+        raise Unknown("filters of the exits", found.missing[0], "those of all")
+    return bool(found.broken)
+
+
+@contextmanager
+def _everybody_may_leave(target: Target) -> Iterator[None]:
+    """The control server reads another policy: the file it is given is read-only on its host, so one lies over it."""
+    host, _ = target.tailnet.cli()
+
+    def turn(script: str, *words: str, wanted: bool) -> str:
+        done = target.hosts.run(host, ["sh", "-c", script, "sh", *words])
+        outcome = eventually(
+            f"exits let {'everybody' if wanted else 'only the worker'} out", lambda: _somebody_may_leave(target),
+            lambda seen: seen is wanted, within=PROPAGATION, record=target.record,
+        )  # fmt: skip
+        return "" if done.returncode == 0 and outcome.met else f"{outcome.value} {done.stderr.strip()[-120:]}"
+
+    try:
+        problem = turn(WIDEN, EVERYBODY, wanted=True)
+        if problem:
+            raise Unknown(f"policy on {host}", problem, "one that lets everybody out")
+        yield
+    finally:
+        problem = turn(NARROW, wanted=False)
+        if problem:
+            raise UndoError(
+                f"policy on {host}", problem, "its own policy", "python -m fixtures.rehearsal down"
+            )
 
 
 def _role(target: Target, node: str, role: str) -> None:
@@ -113,6 +163,14 @@ DEFECTS: tuple[Defect, ...] = (
         why="no right hangs on that tag today: only the list of nodes shows that it is gone",
         expected_red=frozenset({"P0.6"}),
         during=_witness_is_untagged,
+    ),
+    Defect(
+        id="everybody-may-leave",
+        title="the tailnet's policy lets every node use the exits",
+        mutation="headscale: a rule * -> autogroup:internet:*, reloaded",
+        why="nobody else has chosen an exit, so nothing leaves by one; only the exits' filters say that it could",
+        expected_red=frozenset({"P0.7"}),
+        during=_everybody_may_leave,
     ),
     Defect(
         id="client-is-the-witness",

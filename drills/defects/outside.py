@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from drills.defects.defect import Defect
+from drills.defects.defect import Defect, During
 from fixtures.errors import UndoError, Unknown
 from fixtures.observe.eventually import eventually
 from fixtures.observe.reachability import reachable
@@ -17,6 +17,8 @@ from fixtures.target.target import Target
 PREFLIGHT_FAILED = frozenset({"P3.2", "P3.3", "P3.4", "P4.2", "P4.3"})
 """Rules about what the rollout does after the preflight, which is a gate."""
 DOCKER = names.AGENT_PORTS["docker"]
+EXPORTER = 9256
+"""A port of no job and no agent."""
 OPENS_WITHIN = 10.0
 
 # $1 family, $2 table, $3 chain; the rest is the rule.
@@ -49,25 +51,29 @@ def _first_rule(target: Target, host: str, chain: tuple[str, str, str], *rule: s
             raise UndoError(f"rule on {host}", done.stderr.strip()[-160:], "removed")
 
 
-@contextmanager
-def _docker_on_the_underlay(target: Target) -> Iterator[None]:
-    """Something answers at Docker's port below the tailnet, and the host's firewall lets it."""
-    host, outsider = target.hosts.names("app")[0], target.hosts.names("outsider")[0]
-    end = (target.hosts.underlay_address(host), DOCKER)
-    chain = ("inet", "gvfx_host", "arriving")
-    with _first_rule(target, host, chain, "tcp", "dport", str(DOCKER), "accept"):
-        try:
-            target.hosts.run(host, ["sh", "-c", _LISTEN, "sh", end[0], str(DOCKER)])
-            eventually(
-                f"{outsider} reaches {host}:{DOCKER}",
-                lambda: reachable(target.hosts, outsider, {end}, target.record),
-                bool,
-                within=OPENS_WITHIN,
-                record=target.record,
-            ).known()
-            yield
-        finally:
-            target.hosts.run(host, ["sh", "-c", _SILENCE])
+def _on_the_underlay(port: int) -> During:
+    """Something answers at a port of the first app node below the tailnet, and the host's firewall lets it."""
+
+    @contextmanager
+    def during(target: Target) -> Iterator[None]:
+        host, outsider = target.hosts.names("app")[0], target.hosts.names("outsider")[0]
+        end = (target.hosts.underlay_address(host), port)
+        chain = ("inet", "gvfx_host", "arriving")
+        with _first_rule(target, host, chain, "tcp", "dport", str(port), "accept"):
+            try:
+                target.hosts.run(host, ["sh", "-c", _LISTEN, "sh", end[0], str(port)])
+                eventually(
+                    f"{outsider} reaches {host}:{port}",
+                    lambda: reachable(target.hosts, outsider, {end}, target.record),
+                    bool,
+                    within=OPENS_WITHIN,
+                    record=target.record,
+                ).known()
+                yield
+            finally:
+                target.hosts.run(host, ["sh", "-c", _SILENCE])
+
+    return during
 
 
 @contextmanager
@@ -104,8 +110,16 @@ DEFECTS: tuple[Defect, ...] = (
         title="an app node answers at Docker's port on the network below the tailnet",
         mutation=f"first app node: a listener at its underlay address, port {DOCKER}; its firewall lets it",
         why="nobody in the cluster goes there; anybody outside it can",
-        expected_red=frozenset({"T1.12"}),
-        during=_docker_on_the_underlay,
+        expected_red=frozenset({"P0.7", "T1.12"}),
+        during=_on_the_underlay(DOCKER),
+    ),
+    Defect(
+        id="exporter-on-the-underlay",
+        title="an exporter of metrics that nobody planned answers on the network below the tailnet",
+        mutation=f"first app node: a listener at its underlay address, port {EXPORTER}; its firewall lets it",
+        why="no list of ours has its port, and nobody registered it: only the host itself knows that it listens",
+        expected_red=frozenset({"P0.7", "T1.12"}),
+        during=_on_the_underlay(EXPORTER),
     ),
     Defect(
         id="frontend-on-egress-nodes",

@@ -16,6 +16,8 @@ from drills.defects import agents
 from fixtures.errors import UndoError, Unknown
 from fixtures.observe.eventually import eventually
 from fixtures.observe.recording import InMemory
+from fixtures.readiness.acl import consul_rights
+from fixtures.rehearsal.agents import CONSUL_POLICIES
 from fixtures.target.capabilities import Completed
 from fixtures.target.target import Target
 
@@ -87,7 +89,7 @@ def test_an_agent_is_restarted_with_one_setting_changed_and_given_its_own_back(h
 def test_each_change_is_one_that_jq_understands(defect: Any) -> None:
     said: list[list[str]] = []
     settings = json.dumps(
-        {"tls": {"rpc": True}, "acl": {"tokens": {"default": "d", "initial_management": "m"}}}
+        {"tls": {"rpc": True}, "acl": {"tokens": {"agent": "a", "default": "d", "initial_management": "m"}}}
     )
 
     def on(host: str, argv: list[str], timeout: float = 10.0) -> Completed:
@@ -132,6 +134,13 @@ def test_an_agent_that_does_not_come_back_is_no_defect_and_no_undo(monkeypatch: 
         entered.append(1)
     assert not entered
     assert isinstance(error.value.__context__, Unknown)
+
+
+def test_the_agents_own_token_writes_and_reads_nothing_that_a_stranger_is_asked() -> None:
+    """Else the reads would show the defect, and no defect would need the writes of a stranger."""
+    rules = CONSUL_POLICIES["agent"]
+    assert consul_rights({"agent": rules})
+    assert not [word for word in ("agent", "acl", "operator") if word in rules]
 
 
 def test_the_settings_are_those_that_phase_0_asks_about() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hcl2
@@ -10,8 +14,12 @@ import pytest
 
 from drills.defects import control_plane
 from drills.defects.defect import Defect
-from fixtures.errors import Refused, UndoError
-from fixtures.readiness import jobs, placement
+from fixtures.errors import Refused, UndoError, Unknown
+from fixtures.observe.eventually import eventually
+from fixtures.observe.recording import InMemory
+from fixtures.readiness import jobs, leaving, placement
+from fixtures.readiness.findings import Findings
+from fixtures.rehearsal.tailnet import policy
 from fixtures.target.capabilities import Completed
 from fixtures.target.options import DEPLOY_DIR
 from tests.readiness.recorded import node
@@ -73,6 +81,108 @@ def test_a_change_that_does_not_take_hold_is_not_seeded() -> None:
             pytest.raises(error),
             control_plane._with_tags(target, name, frozenset({"tag:gvfx-client"}), frozenset()),  # type: ignore[arg-type]
         ):
+            pass
+
+
+MOUNT = """#!/bin/sh
+# Puts a file in the place of another, and back, and keeps the table of it.
+case "$0" in
+  *umount) mv "$1.below" "$1"; : >@DIR@/mounts ;;
+  *) cp "$3" "$3.below"; cp "$2" "$3"; echo "overlay $3 ext4 rw" >@DIR@/mounts ;;
+esac
+"""
+CONTROL = (
+    "trap 'echo reloaded >>@DIR@/reloads' HUP; echo $$ >@DIR@/headscale.pid; while :; do sleep 0.05; done"
+)
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Path]:
+    """A directory in the place of the control server's host, with a server that counts its reloads."""
+    for name in ("mount", "umount"):
+        tool = tmp_path / name
+        tool.write_text(MOUNT.replace("@DIR@", str(tmp_path)))
+        tool.chmod(0o755)
+    (tmp_path / "mounts").touch()
+    (tmp_path / "policy.json").write_text(json.dumps(policy(["tag:gvfx-exit"])))
+    server = subprocess.Popen(["sh", "-c", CONTROL.replace("@DIR@", str(tmp_path))])
+    pid = tmp_path / "headscale.pid"
+    eventually(
+        "it runs", lambda: pid.exists() and pid.read_text(), bool, within=10, record=InMemory()
+    ).known()
+    yield tmp_path
+    server.kill()
+    server.wait()
+
+
+def on_control(directory: Path, script: str, *words: str) -> None:
+    for name in ("/etc/host/policy.json", "/run/gvfx-defect.policy", "/run/headscale.pid", "/proc/mounts"):
+        script = script.replace(name, str(directory / Path(name).name))
+    path = f"{directory}:/usr/bin:/bin"
+    subprocess.run(["sh", "-c", script, "sh", *words], check=True, env={"PATH": path})
+
+
+def reloads(directory: Path, wanted: int) -> bool:
+    def count() -> int:
+        file = directory / "reloads"
+        return len(file.read_text().split()) if file.exists() else 0
+
+    return eventually(
+        "reloads", count, lambda seen: seen == wanted, within=10, record=InMemory(), every=0.02
+    ).met
+
+
+def test_the_policy_is_widened_by_one_rule_and_given_back(control: Path) -> None:
+    file = control / "policy.json"
+    before = file.read_text()
+    on_control(control, control_plane.WIDEN, control_plane.EVERYBODY)
+    assert reloads(control, 1)
+    widened, own = json.loads(file.read_text()), json.loads(before)
+    assert widened["acls"][:-1] == own["acls"] and {**widened, "acls": own["acls"]} == own
+    assert widened["acls"][-1] == {"action": "accept", "src": ["*"], "dst": ["autogroup:internet:*"]}
+    on_control(control, control_plane.NARROW)
+    assert reloads(control, 2)
+    assert file.read_text() == before and not (control / "gvfx-defect.policy").exists()
+    # What was never widened is narrowed all the same.
+    on_control(control, control_plane.NARROW)
+    assert reloads(control, 3) and file.read_text() == before
+
+
+class Exits(Headscale):
+    """Two exits whose filters follow the policy, or do not."""
+
+    def __init__(self, *, heard: bool = True, returns: bool = True) -> None:
+        super().__init__()
+        self.wide, self._heard, self._returns = False, heard, returns
+        self.record = InMemory()
+        self.config = SimpleNamespace(gvfx_tailnet_cidr="100.64.0.0/10")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{**one, "ip_addresses": [f"100.64.0.{one['id']}"]} for one in super().nodes()]
+
+    def names(self, role: str) -> list[str]:
+        return ["exit1", "exit2"]
+
+    def run(self, host: str, argv: list[str], timeout: float = 10.0) -> Completed:
+        if argv[0] == "curl":
+            rules = [{"SrcIPs": ["0.0.0.0/0"], "DstPorts": [{"IP": "8.0.0.0/7"}]}] if self.wide else []
+            return Completed(0, json.dumps(rules), "")
+        assert host == "ctl"
+        if argv[2] == control_plane.WIDEN:
+            self.wide = self._heard
+        elif self._returns:
+            self.wide = False
+        return Completed(0, "", "")
+
+
+def test_everybody_may_leave_for_as_long_as_the_exits_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_plane, "PROPAGATION", 0.0)
+    target = Exits()
+    with control_plane._everybody_may_leave(target):  # type: ignore[arg-type]
+        assert leaving.inspect(target)[0].broken  # type: ignore[arg-type]
+    assert leaving.inspect(target)[0] == Findings()  # type: ignore[arg-type]
+    for world, error in ((Exits(heard=False), Unknown), (Exits(returns=False), UndoError)):
+        with pytest.raises(error), control_plane._everybody_may_leave(world):  # type: ignore[arg-type]
             pass
 
 

@@ -16,6 +16,7 @@ from drills.defects.defect import Defect
 from fixtures.errors import UndoError, Unknown
 from fixtures.observe import schemas
 from fixtures.preflight.checks import IMMUTABLE
+from fixtures.readiness import exposure
 from fixtures.target import names
 from fixtures.target.capabilities import Completed
 from fixtures.target.options import DEPLOY_DIR
@@ -148,3 +149,9 @@ def test_a_rule_that_does_not_take_hold_is_no_defect_and_one_that_stays_is_said(
     (tmp_path / "stuck").touch()
     with pytest.raises(UndoError), outside._first_rule(wall.target, "c1", CHAIN, "accept"):
         pass
+
+
+def test_one_listener_is_on_a_list_and_the_other_on_none() -> None:
+    assert outside.DOCKER in exposure.PLANNED
+    assert outside.EXPORTER not in exposure.PLANNED
+    assert not 20_000 <= outside.EXPORTER <= 32_000, "nor one that Nomad might give to a job"

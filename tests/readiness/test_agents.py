@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.errors import Unknown
-from fixtures.observe.agents import Answer
+from fixtures.observe.agents import Agent, Answer, Product
 from fixtures.observe.nomad_types import Allocation, Service
 from fixtures.observe.wire import Call, Handshake
 from fixtures.readiness import acl, gossip, integration, placement, quorum, tls, versions
 from fixtures.readiness.findings import Findings
+from fixtures.readiness.plane import ControlPlane
 from tests.readiness.recorded import (
     ADDRESSES,
     CONSUL,
@@ -157,6 +159,57 @@ def test_writes() -> None:
     assert acl.judge_write(server(), write, Answer(404, "job not found"), ["submit-job"]).missing
 
 
+class Agents:
+    """A probe of agents that refuse whoever may not; `lent` may be written by anybody at the named agents."""
+
+    def __init__(self, lent: str = "", at: tuple[str, ...] = ()) -> None:
+        self._lent, self._at = lent, at
+        self.asked: list[tuple[str, str, str | None]] = []
+
+    def own_token(self, product: Product) -> str:
+        return "own"
+
+    def ask(self, agent: Agent, path: str, *, token: str | None, method: str = "GET", **more: Any) -> Answer:
+        if method == "GET":
+            policy = {"Type": "client", "Policies": []}
+            return Answer(200, policy) if token == "own" else DENIED  # noqa: S105
+        self.asked.append((agent.name, path, token))
+        if token is None and agent.name in self._at and path == self._lent:
+            return Answer(500, "invalid scheduling eligibility")
+        return DENIED if token in (None, "own") else UNFOUND
+
+
+def inspected(probe: Agents) -> tuple[Findings, dict[str, int]]:
+    plane = SimpleNamespace(
+        probe=probe,
+        nomad=[server("s1"), server("s3"), client()],
+        consul=[consul("s1"), consul("s3")],
+        target=SimpleNamespace(config=SimpleNamespace(gvfx_nomad_read_token=None)),
+    )
+    return acl.inspect(cast("ControlPlane", plane))
+
+
+def test_a_stranger_tries_every_write_at_every_agent() -> None:
+    probe = Agents()
+    found, figures = inspected(probe)
+    assert found == NOTHING
+    assert figures["nomad_strange_writes_refused"] == 2 * 3 * len(acl.WRITES["nomad"])
+    assert figures["consul_strange_writes_refused"] == 2 * 2 * len(acl.WRITES["consul"])
+    for write in acl.WRITES["consul"]:
+        tokens = [token for name, path, token in probe.asked if (name, path) == ("s3", write.path)]
+        assert None in tokens and len(tokens) == 2 and "own" not in tokens
+
+
+@pytest.mark.parametrize("write", [*acl.WRITES["nomad"], *acl.WRITES["consul"]], ids=lambda one: one.path)
+def test_a_write_that_one_agent_lets_a_stranger_try_is_seen(write: acl.Write) -> None:
+    """Reads are refused to him as before: an anonymous policy may allow the one without the other."""
+    found, _ = inspected(Agents(write.path, at=("s3",)))
+    assert found.broken == [
+        f"{'nomad' if write in acl.WRITES['nomad'] else 'consul'} on s3: {write.method} {write.path} "
+        "without a token: 500 invalid scheduling eligibility, not refused"
+    ]
+
+
 def test_rights_of_a_nomad_token() -> None:
     token = {"Type": "client", "Policies": ["gvfx-suite"]}
     assert acl.nomad_rights(token, {"gvfx-suite": READING}) == []
@@ -185,9 +238,10 @@ def test_no_write_that_is_tried_could_change_anything() -> None:
     assert "gvfx-refusal-probe" in scale.path
     assert "00000000-0000" in eligibility.path and eligibility.body == {"Eligibility": "none"}
     assert isinstance(policy.body, dict) and "_" in policy.body["Name"], "an allowed name would be stored"
-    key, nameless = acl.WRITES["consul"]
+    key, nameless, nowhere = acl.WRITES["consul"]
     assert int(key.params["cas"]) > 2**62
     assert nameless.body == {"Name": "", "Rules": ""}
+    assert nowhere.body == {"Node": "gvfx-refusal-probe"}
 
 
 # -- gossip ----------------------------------------------------------------------------------------------
@@ -200,8 +254,15 @@ def test_gossip() -> None:
     assert gossip.judge_consul(consul(), CONSUL) == NOTHING
     for pool in ("serf_lan", "serf_wan"):
         assert gossip.judge_consul(consul(), changed(CONSUL, f"Stats.{pool}.encrypted", "false")).broken
-    loose = changed(CONSUL, "DebugConfig.StaticRuntimeConfig.EncryptVerifyIncoming", False)
-    assert gossip.judge_consul(consul(), loose).broken
+    for name in ("EncryptVerifyIncoming", "EncryptVerifyOutgoing"):
+        loose = changed(CONSUL, f"DebugConfig.StaticRuntimeConfig.{name}", False)
+        assert name in gossip.judge_consul(consul(), loose).broken[0]
+        silent = changed(CONSUL, f"DebugConfig.StaticRuntimeConfig.{name}", None)
+        found = gossip.judge_consul(consul(), silent)
+        assert not found.broken and name in found.missing[0]
+    for absent in ("DebugConfig", "DebugConfig.StaticRuntimeConfig"):
+        found = gossip.judge_consul(consul(), changed(CONSUL, absent, None))
+        assert not found.broken and len(found.missing) == 2
     lan_only = changed(CONSUL, "Stats", {"serf_lan": {"encrypted": "true"}})
     assert gossip.judge_consul(consul("c1", is_server=False), lan_only) == NOTHING
     assert gossip.judge_consul(consul(), changed(CONSUL, "Stats", {})).missing

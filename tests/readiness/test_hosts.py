@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from fixtures.errors import ProbeError
+from fixtures.observe import listening
+from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import ConnectState, states
 from fixtures.observe.recording import InMemory
-from fixtures.readiness import reach, tailnet, volumes
+from fixtures.readiness import exposure, leaving, reach, tailnet, volumes
 from fixtures.readiness.findings import Findings
+from fixtures.readiness.plane import ControlPlane
 from fixtures.readiness.reach import Attempt
 from fixtures.readiness.reach import Path as Way
 from fixtures.readiness.volumes import FileSystem
@@ -237,6 +243,233 @@ def test_a_way_goes_to_every_host_but_itself() -> None:
     way = Way(("app", "egress"), ("app",), frozenset({1, 2}))
     found = reach.attempts([way], BY_ROLE, WHERE, forbidden=False)
     assert [(one.source, one.end[1]) for one in found] == [("c3", 1), ("c3", 2)]
+
+
+LISTING = """\
+LISTEN 0      4096   127.0.0.1:8500          0.0.0.0:*
+LISTEN 0      4096   127.0.0.53%lo:53        0.0.0.0:*
+LISTEN 0      128    [::1]:631                  [::]:*
+LISTEN 0      128    [::ffff:127.0.0.1]:8600       *:*
+LISTEN 0      4096   100.64.0.3:4646         0.0.0.0:*
+LISTEN 0      4096   [fd7a:115c:a1e0::3]:38001  [::]:*
+LISTEN 0      4096   172.26.64.1:53          0.0.0.0:*
+LISTEN 0      128    0.0.0.0:22              0.0.0.0:*
+LISTEN 0      128    [::]:22                    [::]:*
+LISTEN 0      128          *:9256                  *:*
+"""
+
+
+def test_listeners_on_more_than_loopback() -> None:
+    assert listening.parse(LISTING) == {
+        ("100.64.0.3", 4646), ("fd7a:115c:a1e0::3", 38001), ("172.26.64.1", 53), ("*", 22), ("*", 9256),
+    }  # fmt: skip
+    for odd in ("LISTEN", "LISTEN 0 1 nowhere:5 *:*", "LISTEN 0 1 10.0.0.1:x *:*"):
+        with pytest.raises(ProbeError):
+            listening.parse(odd)
+
+
+@pytest.mark.parametrize("answer", [Completed(127, "", "ss: not found"), Completed(0, "", "")])
+def test_a_host_that_lists_nothing_is_not_one_that_is_closed(answer: Completed) -> None:
+    with pytest.raises(ProbeError):
+        listening.listeners(Said(answer), "c1", InMemory())  # type: ignore[arg-type]
+
+
+def test_this_machines_own_listener_is_found() -> None:
+    with socket.socket() as one:
+        one.bind(("0.0.0.0", 0))  # noqa: S104 - for a moment, and nobody is answered
+        one.listen(1)
+        found = listening.listeners(ThisMachine(), "here", InMemory())  # type: ignore[arg-type]
+        assert ("*", one.getsockname()[1]) in found
+
+
+def test_what_is_tried_of_a_host_is_planned_registered_or_listens() -> None:
+    assert {53, 3211, 9091, 2375, 5432, 4646} <= exposure.PLANNED
+    assert exposure.ports({8300}, {("*", 9256)}) == exposure.PLANNED | {8300, 9256}
+    at = exposure.listened({"c1": "100.64.0.3"}, {"c1": listening.parse(LISTING)})
+    assert at == {"c1": {22, 4646, 9256}}
+
+
+def registry(discovery: str) -> Any:
+    def instances(name: str) -> list[Service]:
+        return [
+            Service(
+                "id",
+                name,
+                "100.64.0.3",
+                {"gvfx-convex-site": 3211, "nowhere": 0}.get(name, 25001),
+                None,
+                True,
+            )
+        ]
+
+    consul = SimpleNamespace(
+        services=lambda: {"gvfx-convex-site", "nowhere", "gvfx-worker"}, instances=instances
+    )
+    return SimpleNamespace(
+        config=SimpleNamespace(gvfx_discovery=discovery), consul=consul, instances=instances
+    )
+
+
+def test_every_service_of_the_catalogue_counts_not_only_the_plans() -> None:
+    assert exposure.registered_ports(registry("consul")) == {3211, 25001}
+    assert exposure.registered_ports(registry("nomad")) == {25001}
+
+
+class Network:
+    """Hosts of every role; what is open, to whom, and what each says that it listens on."""
+
+    def __init__(self) -> None:
+        self.open: dict[reach.End, set[str]] = {}
+        self.listing: dict[str, str] = {}
+        self.deaf: set[str] = set()
+        self.filter: object = None
+        self.tried: dict[str, set[reach.End]] = {}
+        self._needed = {(one.source, one.end) for one in NEEDED}
+
+    def _answer(self, host: str, end: reach.End) -> ConnectState:
+        if end == ("10.77.0.30", 8443) or host in self.open.get(end, set()) or (host, end) in self._needed:
+            return "open"
+        return "refused" if end[0] in self.deaf else "silent"
+
+    def names(self, role: str | None = None) -> list[str]:
+        return BY_ROLE[str(role)]
+
+    def tailnet_address(self, host: str) -> str | None:
+        return WHERE.get(host)
+
+    def underlay_address(self, host: str) -> str:
+        return f"10.77.0.{list(WHERE).index(host) + 1}"
+
+    def run(self, host: str, argv: list[str], timeout: float = 10.0) -> Completed:
+        if argv == listening.LIST:
+            said = self.listing.get(host, f"LISTEN 0 1 {WHERE[host]}:4646 0.0.0.0:*")
+            return Completed(0 if said else 1, said, "")
+        if argv[0] == "curl":
+            rules = argv[-1].endswith("/debug-packet-filter-rules")
+            return Completed(0, json.dumps(self.filter if rules else {"BackendState": "Running"}), "")
+        ends = [(end.rpartition(":")[0], int(end.rpartition(":")[2])) for end in argv[5:]]
+        self.tried.setdefault(host, set()).update(ends)
+        return Completed(0, "\n".join(f"{self._answer(host, end)} {end[0]}:{end[1]}" for end in ends), "")
+
+
+def reached(network: Network) -> Findings:
+    target = registry("consul")
+    target.hosts, target.record = network, InMemory()
+    target.tailnet = SimpleNamespace(nodes=lambda: REGISTERED)
+    target.config.gvfx_outside_control = "10.77.0.30:8443"
+    target.config.gvfx_tailnet_cidr = "100.64.0.0/10"
+    found, _ = reach.inspect(cast("ControlPlane", SimpleNamespace(target=target)))
+    return found
+
+
+def test_nothing_that_listens_answers_a_stranger() -> None:
+    network = Network()
+    network.listing["c1"] = "LISTEN 0 1 100.64.0.3:38001 0.0.0.0:*\nLISTEN 0 1 *:9256 *:*"
+    assert reached(network) == NOTHING
+    # Exits try it by the tailnet, where its own host's word is the control; the outsider below it as well.
+    for port in (38001, 9256):
+        assert ("100.64.0.3", port) in network.tried["exit1"] & network.tried["out"]
+    below = {port for address, port in network.tried["out"] if address == network.underlay_address("c1")}
+    assert below == exposure.PLANNED | {3211, 25001, 38001, 9256}
+    assert not [end for end in network.tried["legacy"] if end[1] == 38001], (
+        "tailscale itself answers its peers"
+    )
+
+
+def test_an_unplanned_listener_that_answers_is_seen_by_its_hosts_word_alone() -> None:
+    for end, who, words in (
+        (("10.77.0.3", 9256), "out", "out -> c1 below the tailnet:9256 is open, forbidden"),
+        (("100.64.0.3", 9256), "exit1", "exit1 -> c1:9256 is open, forbidden"),
+        (("10.77.0.3", 2375), "out", "out -> c1 below the tailnet:2375 is open, forbidden"),
+        (("10.77.0.3", 25001), "out", "out -> c1 below the tailnet:25001 is open, forbidden"),
+    ):
+        network = Network()
+        network.open[end] = {who}
+        network.listing["c1"] = "LISTEN 0 1 *:9256 *:*"
+        assert words in reached(network).broken
+    # Nobody listens there: below the tailnet a host may say so.
+    network = Network()
+    network.deaf = {"10.77.0.3"}
+    assert reached(network) == NOTHING
+
+
+def test_a_host_that_does_not_say_where_it_listens_leaves_the_rule_open() -> None:
+    network = Network()
+    network.listing["c1"] = ""
+    found = reached(network)
+    assert not found.broken and any("listeners of c1" in one for one in found.missing)
+
+
+# -- leaving by exits ------------------------------------------------------------------------------------
+
+TAILNET = (ipaddress.ip_network("100.64.0.0/10"), leaving.TAILNET_V6)
+INTERNET = ["0.0.0.0/5", "8.0.0.0/7", "203.0.113.0/24", "2000::/3"]
+MEMBER = {"id": 9, "name": "gvfx-worker-c3", "forced_tags": [tailnet.WORKER], "ip_addresses": ["100.64.0.9"]}
+
+
+def rule(*who: str, to: Sequence[str] = INTERNET) -> dict[str, Any]:
+    """A rule as headscale sends it and tailscaled shows it."""
+    return {
+        "SrcIPs": list(who),
+        "DstPorts": [{"IP": one, "Ports": {"First": 0, "Last": 65535}} for one in to],
+    }
+
+
+def left(rules: list[dict[str, Any]] | None, nodes: list[dict[str, Any]]) -> Findings:
+    return leaving.judge("exit1", leaving.sources(rules or (), TAILNET), nodes)
+
+
+def test_only_the_worker_may_leave() -> None:
+    to_the_exit = rule("100.64.0.9/32", to=["100.64.0.5/32", "fd7a:115c:a1e0::5/128"])
+    assert (
+        left([to_the_exit, rule("100.64.0.9/32", "fd7a:115c:a1e0::9/128")], [*REGISTERED, MEMBER]) == NOTHING
+    )
+    # Who may talk to the exit itself may not therefore go on.
+    assert left([rule("*", to=["100.64.0.5"]), rule("100.64.0.9")], [*REGISTERED, MEMBER]) == NOTHING
+    # No worker has come yet: the filter is empty, which lets nobody out.
+    assert left([], REGISTERED) == left(None, REGISTERED) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("rules", "names"),
+    [
+        ([rule("0.0.0.0/0", "::/0")], {"s1", "s3", "c1", "c3", "exit1"}),
+        ([rule("*", to=["*"])], {"s1", "s3", "c1", "c3", "exit1"}),
+        ([rule("100.64.0.3/32", to=["198.51.100.80/32"])], {"c1"}),
+        ([rule("100.64.0.1-100.64.0.3", to=["0.0.0.0-9.255.255.255"])], {"s1", "s3", "c1"}),
+        ([rule("fd7a:115c:a1e0::4/128", to=["2000::/3"])], {"c3"}),
+        # In one rule with the worker, and also when an inner address is among the ends.
+        ([rule("100.64.0.8/31", "100.64.0.4", to=["100.64.0.5/32", "10.0.0.0/8"])], {"c3"}),
+    ],
+)
+def test_anybody_else_who_may(rules: list[dict[str, Any]], names: set[str]) -> None:
+    found = left([*rules, rule("100.64.0.9")], [*REGISTERED, MEMBER])
+    assert {one.split()[0] for one in found.broken} == names
+    assert not found.missing
+
+
+def test_a_filter_that_names_not_even_the_worker_proves_nothing() -> None:
+    for rules in ([], None, [rule("100.64.0.9", to=["100.64.0.5"])]):
+        found = left(rules, [*REGISTERED, MEMBER])
+        assert not found.broken and "lets no worker out" in found.missing[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['[{"DstPorts": [{"IP": "0.0.0.0/0"}]}]', '[{"SrcIPs": ["cap:x"], "DstPorts": [{"IP": "*"}]}]',
+     '[{"SrcIPs": ["*"], "DstPorts": [{}]}]', '["x"]', "7", "{}", "debug access denied", ""],
+)  # fmt: skip
+def test_a_filter_that_cannot_be_read_is_not_an_empty_one(answer: str) -> None:
+    with pytest.raises(ProbeError):
+        leaving.allowed(Said(Completed(0, answer, "")), "exit1", "100.64.0.0/10")  # type: ignore[arg-type]
+
+
+def test_the_reach_of_the_tailnet_includes_who_may_leave() -> None:
+    network = Network()
+    network.filter = [rule("100.64.0.1/32")]
+    assert "s1 may leave the tailnet by exit1" in reached(network).broken
+    network.filter = "denied"
+    assert any("filter of exit1" in one for one in reached(network).missing)
 
 
 class ThisMachine:

@@ -72,6 +72,16 @@ def test_a_table_that_never_ends_is_cut(convex: ConvexProbe, monkeypatch: pytest
     assert content.import_copies(convex, taken) == {}
 
 
+def test_an_export_without_a_row_of_the_application_is_no_evidence_of_an_import(convex: ConvexProbe) -> None:
+    content.seed(convex, "run")
+    taken = content.export(convex, content.TABLES, "run")
+    assert taken.count() > 0, "its own rows are there, and are not what was imported"
+    with pytest.raises(Unknown, match="was a snapshot imported"):
+        content.must_hold_rows(taken)
+    convex.upsert("sources", [{"id": "1", "type": "t"}], "id")
+    assert content.must_hold_rows(content.export(convex, content.TABLES, "run")) == 1
+
+
 def test_rows_without_ids_cannot_be_put_back(convex: ConvexProbe) -> None:
     with pytest.raises(Unknown, match="without an id"):
         content.import_copies(convex, Snapshot({"sources": [{"n": 1}]}))
