@@ -20,7 +20,7 @@ from fixtures.observe.nomad_types import Service
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import agreement, notices
 from fixtures.rollout.freshness import MARKET_ROWS, STATUS_ROWS, Watch
-from fixtures.target.pairs import BINGX_THRESHOLDS_SECONDS
+from fixtures.target.pairs import BINGX_THRESHOLDS_SECONDS, SCALE_VARIABLE
 from fixtures.workloads import feeds, weakness
 from fixtures.workloads.api.app import create_app as create_api
 from fixtures.workloads.api.core import Api
@@ -50,16 +50,19 @@ class Bridge(httpx.BaseTransport):
 
 
 class Nomad:
-    """One API and one worker, without a scale of their own."""
+    """One API and one worker, with these settings of their own."""
+
+    def __init__(self, **environment: str) -> None:
+        self._environment = environment
 
     def running(self, job: str, task: str) -> list[Any]:
         return [SimpleNamespace(id=f"{job}-0")]
 
     def exec(self, alloc: str, task: str, argv: list[str]) -> ExecResult:
-        return ExecResult(0, "", "")
+        return ExecResult(0, "".join(f"{name}={value}\n" for name, value in self._environment.items()), "")
 
     def job(self, job: str) -> dict[str, Any]:
-        return {"ID": job, "TaskGroups": [{"Tasks": [{"Name": "worker", "Env": {}}]}]}
+        return {"ID": job, "TaskGroups": [{"Tasks": [{"Name": "worker", "Env": self._environment}]}]}
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def build(convex_app: Callable[..., Any], known_pairs: Pairs) -> Iterator[Build]
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    def make(weaknesses: str = "") -> Watch:
+    def make(weaknesses: str = "", **environment: str) -> Watch:
         client = ConvexClient("http://convex.test", 5, httpx.ASGITransport(app=convex_app()))
         api = Api(client, known_pairs, weakness.parse(weaknesses), Log("api"), feeds.thresholds(), "secret")
         record = InMemory()
@@ -78,7 +81,7 @@ def build(convex_app: Callable[..., Any], known_pairs: Pairs) -> Iterator[Build]
             config=SimpleNamespace(supported_pairs=known_pairs.supported),
             record=record,
             http=HttpProbe(record, Bridge(create_api(api), loop)),
-            nomad=Nomad(),
+            nomad=Nomad(**environment),
             convex=lambda: convex,
             api_token=lambda: "secret",
             instances=lambda service: [
@@ -197,3 +200,30 @@ def test_a_cached_answer_is_no_truth(build: Build) -> None:
     watch.convex.delete("bingx_candles", pair=PAIR)
     seed(watch.convex, PAIR, time.time() + 1)
     assert set(contradictions(watch)) >= {freshness.DATA_SOURCES, freshness.MARKET_DATA}
+
+
+REHEARSED = {"BINGX_MARKET_DATA_INTERVAL_MIN": "0.1", SCALE_VARIABLE: "0.5"}
+
+
+def test_on_the_rehearsals_settings_nothing_hovers(build: Build) -> None:
+    watch = build(**REHEARSED)
+    assert watch.hovering == {} and watch.limits == watch.thresholds
+    assert watch.thresholds["bingx_open_interest"] == 60
+    assert watch.span == watch.cadence.advance() and watch.pace == watch.span / 4
+    assert watch.fetched_terms().period_s == {} == watch.terms().period_s
+
+
+def test_on_the_applications_settings_what_is_fetched_hovers_and_nothing_else(build: Build) -> None:
+    watch = build()
+    assert watch.hovering == {"bingx_open_interest": 120.0, "bingx_index_price": 120.0}
+    assert watch.span == 240 and watch.pace == 60
+    grown = {feed for feed, limit in watch.limits.items() if limit > watch.thresholds[feed]}
+    assert grown == set(watch.hovering)
+    terms = watch.fetched_terms()
+    assert terms.period_s == watch.hovering and terms.threshold_s["bingx_open_interest"] == 120
+    assert watch.terms().period_s == {}, "what is streamed has no period"
+
+
+@pytest.mark.parametrize(("minutes", "hovers"), [("0.99", False), ("1", True)])
+def test_what_hovers_is_by_the_settings(build: Build, minutes: str, hovers: bool) -> None:
+    assert bool(build(BINGX_MARKET_DATA_INTERVAL_MIN=minutes).hovering) is hovers
