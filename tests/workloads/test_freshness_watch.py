@@ -19,7 +19,7 @@ from fixtures.observe.nomad_exec import ExecResult
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import agreement, notices
-from fixtures.rollout.freshness import MARKET_ROWS, STATUS_ROWS, Watch
+from fixtures.rollout.freshness import MARKET_ROWS, STATUS_ROWS, Watch, listed_pairs, wrong_symbols
 from fixtures.target.pairs import BINGX_THRESHOLDS_SECONDS, SCALE_VARIABLE
 from fixtures.workloads import feeds, weakness
 from fixtures.workloads.api.app import create_app as create_api
@@ -72,9 +72,10 @@ def build(convex_app: Callable[..., Any], known_pairs: Pairs) -> Iterator[Build]
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    def make(weaknesses: str = "", **environment: str) -> Watch:
+    def make(weaknesses: str = "", *, mistaken: tuple[str, ...] = (), **environment: str) -> Watch:
         client = ConvexClient("http://convex.test", 5, httpx.ASGITransport(app=convex_app()))
-        api = Api(client, known_pairs, weakness.parse(weaknesses), Log("api"), feeds.thresholds(), "secret")
+        known = known_pairs.taken_for_gold(mistaken)
+        api = Api(client, known, weakness.parse(weaknesses), Log("api"), feeds.thresholds(), "secret")
         record = InMemory()
         convex = ConvexProbe("http://convex.test", record, Bridge(convex_app(), loop))
         target = SimpleNamespace(
@@ -140,7 +141,17 @@ def test_everything_is_fresh_and_everybody_agrees(build: Build) -> None:
     assert found.items[STATUS_ROWS].keys() == found.items[MARKET_ROWS].keys()
     assert contradictions(watch) == {}
     assert agreement.stamps(watch).contradictions == []
-    assert watch.symbols() == {"XAUT-USDT": ("Gold-USDT", "XAUTUSDT"), "BTC-USDT": ("BTC-USDT",)}
+
+
+@pytest.mark.parametrize(("mistaken", "said"), [((), 0), (("BTCUSDT",), 1)])
+def test_a_pair_under_the_symbol_of_another_is_seen(
+    build: Build, mistaken: tuple[str, ...], said: int
+) -> None:
+    watch = build(mistaken=mistaken)
+    for one in watch.instances:
+        problems = wrong_symbols(listed_pairs(watch.get(one, freshness.PAIRS)[0]))
+        assert len(problems) == said
+        assert not said or problems[0].startswith("BTC-USDT is called XAUT-USDT")
 
 
 def test_a_pair_without_a_row_is_not_fresh_whatever_it_is_called(build: Build) -> None:
