@@ -20,6 +20,8 @@ from fixtures.observe.nomad_types import Service
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import agreement, notices
 from fixtures.rollout.freshness import MARKET_ROWS, STATUS_ROWS, Watch, listed_pairs, wrong_symbols
+from fixtures.rollout.standing import Bounds, Standing, standing
+from fixtures.target.cadence import CANDLE, PASS
 from fixtures.target.pairs import BINGX_THRESHOLDS_SECONDS, SCALE_VARIABLE
 from fixtures.workloads import feeds, weakness
 from fixtures.workloads.api.app import create_app as create_api
@@ -30,6 +32,12 @@ from fixtures.workloads.pairs import Pairs
 
 Build = Callable[..., Watch]
 PAIR = "BTC-USDT"
+REHEARSED = {
+    "BINGX_MARKET_DATA_INTERVAL_MIN": "0.1",
+    "DATA_SOURCE_MONITOR_INTERVAL_MIN": "0.1",
+    "DATA_GAP_MONITOR_INTERVAL_MIN": "0.15",
+    SCALE_VARIABLE: "0.5",
+}
 
 
 class Bridge(httpx.BaseTransport):
@@ -205,15 +213,80 @@ def test_false_zeros_are_seen_where_a_gap_stands(build: Build, weaknesses: str, 
     assert len(told.missing(PAIR, ["bingx_ticker"])) == (2 if lies else 0)
 
 
+def hold_against(watch: Watch, pair: str, moment: float) -> None:
+    """A silent source's gap and a lag alert, both as of this moment."""
+    at = stored.stamp(moment)
+    gap = {"pair": pair, "source_type": "bingx_ticker", "interval": None, "status": "open"}
+    gap |= dict.fromkeys(("gap_start", "gap_end", "detected_at", "last_seen_at"), at)
+    watch.convex.insert("data_gap_events", gap)
+    alert = {"category": "slo", "severity": "low", "metric": notices.LAG, "value": 130, "threshold": 120}
+    alert |= {"status": "open", "triggered_at": at, "metadata": {"pair": pair, "source_type": "bingx_ticker"}}
+    watch.convex.insert("ops_alerts", alert)
+
+
+def bounds_of(watch: Watch, fresh: float) -> Bounds:
+    return Bounds(fresh, watch.cadence, watch.hovering)
+
+
+def test_nothing_stands_against_pairs_of_which_nobody_complains(build: Build) -> None:
+    watch = build(**REHEARSED)
+    assert standing(watch, bounds_of(watch, time.time())) == Standing((), (), ())
+    hold_against(watch, "DOGE-USDT", time.time() + 30)
+    assert standing(watch, bounds_of(watch, time.time())) == Standing((), (), ()), "not configured"
+
+
+def test_a_gap_and_an_alert_since_the_fresh_round_are_seen_wherever_they_are_told(build: Build) -> None:
+    watch = build(**REHEARSED)
+    now = time.time()
+    hold_against(watch, PAIR, now)
+    found = standing(watch, bounds_of(watch, now - PASS - 1))
+    assert len(found.wrong) == 5, "the store's gap, and both of two instances"
+    assert not found.open and not found.older
+    assert sum("silence of BTC-USDT bingx_ticker" in one for one in found.wrong) == 3
+
+
+def test_what_the_last_pass_before_said_is_open_until_the_monitors_have_looked_again(build: Build) -> None:
+    watch = build(**REHEARSED)
+    now = time.time()
+    hold_against(watch, PAIR, now - 1)
+    found = standing(watch, bounds_of(watch, now))
+    assert not found.wrong and len(found.open) == 5
+
+
+def test_what_no_monitor_confirms_is_history(build: Build) -> None:
+    watch = build(**REHEARSED)
+    hold_against(watch, PAIR, time.time() - 3600)
+    found = standing(watch, bounds_of(watch, time.time()))
+    assert not found.wrong and not found.open and len(found.older) == 3
+
+
+def test_a_hole_in_the_minute_candles_is_found_at_every_instance(build: Build) -> None:
+    watch = build(**REHEARSED)
+    first = watch.round()
+    minute = first.at // CANDLE * CANDLE
+    seed_candles(watch.convex, PAIR, minute - 2 * CANDLE, minute + CANDLE, minute + 2 * CANDLE)
+    assert watch.holes([first, watch.round()]) == {}, "what is missing from before the first round is history"
+    seed_candles(watch.convex, PAIR, minute + 4 * CANDLE)
+    holes = watch.holes([first, watch.round()])
+    assert holes == {(PAIR, minute + 3 * CANDLE): list(watch.endpoints(freshness.CANDLES))}
+
+
+def seed_candles(convex: ConvexProbe, pair: str, *opened: float) -> None:
+    prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.5)
+    rows = [
+        {**prices, "pair": pair, "interval": "1m", "source": "bingx_ws", "open_time": stored.stamp(at),
+         "close_time": stored.stamp(at + CANDLE)}
+        for at in opened
+    ]  # fmt: skip
+    convex.mutation("bingx_candles:upsertBatch", {"rows": rows})
+
+
 def test_a_cached_answer_is_no_truth(build: Build) -> None:
     watch = build("api-cached")
     assert contradictions(watch) == {}
     watch.convex.delete("bingx_candles", pair=PAIR)
     seed(watch.convex, PAIR, time.time() + 1)
     assert set(contradictions(watch)) >= {freshness.DATA_SOURCES, freshness.MARKET_DATA}
-
-
-REHEARSED = {"BINGX_MARKET_DATA_INTERVAL_MIN": "0.1", SCALE_VARIABLE: "0.5"}
 
 
 def test_on_the_rehearsals_settings_nothing_hovers(build: Build) -> None:
