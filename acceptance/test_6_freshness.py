@@ -27,6 +27,7 @@ from fixtures.rollout.freshness import (
     SOURCE,
     Round,
     Watch,
+    in_convex,
     listed_pairs,
     name,
     wrong_symbols,
@@ -95,6 +96,7 @@ def test_every_pair_and_feed_is_fresh_everywhere(
     holes, for the application's monitor would find one in a month; the exchange's record excuses what was never sent.
     """
     one = worker.the_one(target)
+    in_convex(target)
     watch = Watch(target)
     _first_data(target, watch, one)
     begun = time.monotonic()
@@ -187,6 +189,7 @@ def test_what_is_stored_is_what_the_exchange_sent(
 ) -> None:
     """Compares the rows of every pair and feed with the exchange's own record of every figure it sent."""
     worker.the_one(target)
+    in_convex(target)
     watch = Watch(target)
     # By the contract's rule: the API's own list may name another symbol, and the worker then asks for that one.
     since, pairs_of = quoting.since(), pairs.symbols(watch.pairs)
@@ -318,6 +321,7 @@ def test_every_endpoint_tells_what_is_stored(target: Target, measure: Measure) -
     """Compares status, gap, alert and candle answers of every instance with the rows, read before and after each."""
     # Without one the monitors are away, and everybody agrees about nothing.
     worker.the_one(target)
+    in_convex(target)
     watch = Watch(target)
     compared: Counter[str] = Counter()
     unsettled: list[str] = []
@@ -390,6 +394,7 @@ def test_a_muted_pair_turns_stale_everywhere_and_recovers(
 ) -> None:
     """Lets the exchange send nothing new for one pair until every endpoint shows it, then lets it speak again."""
     egress.ready(target)
+    in_convex(target)
     watch = Watch(target)
     own = watch.cadence
     pair, symbol = _alone(watch)

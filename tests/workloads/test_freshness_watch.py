@@ -12,6 +12,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from fixtures.errors import ProbeError, Unknown
 from fixtures.observe import freshness, stored
 from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.http import HttpProbe
@@ -19,13 +20,22 @@ from fixtures.observe.nomad_exec import ExecResult
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import agreement, notices
-from fixtures.rollout.freshness import MARKET_ROWS, STATUS_ROWS, Watch, listed_pairs, wrong_symbols
+from fixtures.rollout.freshness import (
+    MARKET_ROWS,
+    STATUS_ROWS,
+    TIMESCALE,
+    Watch,
+    in_convex,
+    listed_pairs,
+    wrong_symbols,
+)
 from fixtures.rollout.standing import Bounds, Standing, standing
 from fixtures.target.cadence import CANDLE, PASS
 from fixtures.target.pairs import BINGX_THRESHOLDS_SECONDS, SCALE_VARIABLE
 from fixtures.workloads import feeds, weakness
 from fixtures.workloads.api.app import create_app as create_api
 from fixtures.workloads.api.core import Api
+from fixtures.workloads.convex import functions
 from fixtures.workloads.convexclient import ConvexClient
 from fixtures.workloads.jsonlog import Log
 from fixtures.workloads.pairs import Pairs
@@ -70,7 +80,8 @@ class Nomad:
         return ExecResult(0, "".join(f"{name}={value}\n" for name, value in self._environment.items()), "")
 
     def job(self, job: str) -> dict[str, Any]:
-        return {"ID": job, "TaskGroups": [{"Tasks": [{"Name": "worker", "Env": self._environment}]}]}
+        tasks = [{"Name": name, "Env": self._environment} for name in ("api", "worker")]
+        return {"ID": job, "TaskGroups": [{"Tasks": tasks}]}
 
 
 @pytest.fixture
@@ -80,12 +91,14 @@ def build(convex_app: Callable[..., Any], known_pairs: Pairs) -> Iterator[Build]
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    def make(weaknesses: str = "", *, mistaken: tuple[str, ...] = (), **environment: str) -> Watch:
-        client = ConvexClient("http://convex.test", 5, httpx.ASGITransport(app=convex_app()))
+    def make(
+        weaknesses: str = "", *, mistaken: tuple[str, ...] = (), weak_store: str = "", **environment: str
+    ) -> Watch:
+        client = ConvexClient("http://convex.test", 5, httpx.ASGITransport(app=convex_app(weak_store)))
         known = known_pairs.taken_for_gold(mistaken)
         api = Api(client, known, weakness.parse(weaknesses), Log("api"), feeds.thresholds(), "secret")
         record = InMemory()
-        convex = ConvexProbe("http://convex.test", record, Bridge(convex_app(), loop))
+        convex = ConvexProbe("http://convex.test", record, Bridge(convex_app(weak_store), loop))
         target = SimpleNamespace(
             config=SimpleNamespace(supported_pairs=known_pairs.supported),
             record=record,
@@ -279,6 +292,32 @@ def seed_candles(convex: ConvexProbe, pair: str, *opened: float) -> None:
         for at in opened
     ]  # fmt: skip
     convex.mutation("bingx_candles:upsertBatch", {"rows": rows})
+
+
+def test_candles_are_told_whatever_else_the_store_holds(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = build(**REHEARSED, weak_store="full-collect-cap")
+    monkeypatch.setattr(functions, "READ_CAP", 0)
+    since = time.time() - 120
+    with pytest.raises(ProbeError, match="documents read in one function"):
+        stored.select(watch.convex, "bingx_candles")
+    assert [len(stored.candles(watch.convex, pair, since)) for pair in watch.pairs] == [1, 1, 1]
+    found = agreement.candles(watch, watch.instances[0], since)
+    assert len(found.agreed) == 3 and not found.contradictions and not found.open
+    with pytest.raises(ProbeError, match="data:query collects it whole"):
+        watch.newest_rows()
+
+
+@pytest.mark.parametrize("value", ["true", "1", "On", "false", ""])
+@pytest.mark.parametrize("variable", TIMESCALE)
+def test_rows_outside_convex_are_unknown_and_not_missing(variable: str, value: str) -> None:
+    target = cast("Any", SimpleNamespace(nomad=Nomad(**{variable: value})))
+    if value in {"false", ""}:
+        in_convex(target)
+    else:
+        with pytest.raises(Unknown, match=f"external Timescale: {variable}"):
+            in_convex(target)
 
 
 def test_a_cached_answer_is_no_truth(build: Build) -> None:
