@@ -20,7 +20,7 @@ from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.eventually import eventually
 from fixtures.observe.nomad_types import Allocation
 from fixtures.pytest_judged import Judged
-from fixtures.rollout import agreement, egress, notices, worker
+from fixtures.rollout import agreement, bundle, checks, egress, notices, worker
 from fixtures.rollout.freshness import (
     CANDLE_FEED,
     MARKET_ROWS,
@@ -232,7 +232,11 @@ def test_what_is_stored_is_what_the_exchange_sent(
 
 @pytest.mark.rule("T6.3")
 def test_everybody_has_the_same_pairs(target: Target, measure: Measure) -> None:
-    """Reads the lists inside every running API, worker and frontend, the API's own answer, and what is asked outside."""
+    """Reads what every API, worker and frontend goes by, the API's own answer, and what is asked outside.
+
+    API and worker go by their environment. A browser goes by the scripts of the frontend's page: the environment comes
+    too late for it, so where that differs is reported, and no fault.
+    """
     worker.the_one(target)
     config = target.config
     wanted = {
@@ -241,11 +245,12 @@ def test_everybody_has_the_same_pairs(target: Target, measure: Measure) -> None:
     }
     override = _tokens(config.bingx_market_data_pairs)
     problems: list[str] = []
+    too_late: list[str] = []
     tasks = 0
-    for job, task, prefix, count in (
-        (names.API.id, names.API.task, "", names.API.count),
-        (names.WORKER_JOB, names.WORKER_TASK, "", 1),
-        (names.FRONTEND.id, names.FRONTEND.task, "NEXT_PUBLIC_", names.FRONTEND.count),
+    for job, task, prefix, count, told in (
+        (names.API.id, names.API.task, "", names.API.count, problems),
+        (names.WORKER_JOB, names.WORKER_TASK, "", 1, problems),
+        (names.FRONTEND.id, names.FRONTEND.task, "NEXT_PUBLIC_", names.FRONTEND.count, too_late),
     ):
         running = target.nomad.running(job, task)
         assert len(running) == count, f"{job}: {len(running)} tasks run, the plan says {count}"
@@ -260,7 +265,7 @@ def test_everybody_has_the_same_pairs(target: Target, measure: Measure) -> None:
             }
             if not prefix:
                 lists[full] = (_tokens(_csv(found, full)), override)
-            problems += [
+            told += [
                 f"{job} on {one.node_name}: {variable} {_difference(has, should)}"
                 for variable, (has, should) in lists.items()
                 if has != should
@@ -275,10 +280,28 @@ def test_everybody_has_the_same_pairs(target: Target, measure: Measure) -> None:
             should = should & override if override else should
             if has != should:
                 problems.append(f"{name(freshness.PAIRS, instance)}: {section} {_difference(has, should)}")
+    shown = (
+        *(config.market_gold_pairs or pairs.DEFAULT_GOLD),
+        *(config.market_crypto_pairs or pairs.DEFAULT_CRYPTO),
+    )
+    unread: list[Unknown] = []
+    for instance in checks.instances(target, names.FRONTEND):
+        try:
+            problems += filter(None, [bundle.problem(target, instance, shown)])
+        except Unknown as error:
+            unread.append(error)
     assert not problems, "; ".join(problems)
+    if unread:
+        raise unread[0]
     symbols = set(pairs.symbols(watch.pairs))
     asked = _asked_outside(target, symbols, watch.cadence.advance()) if target.can("internet") else None
-    measure(tasks=tasks, instances=len(watch.instances), pairs=len(watch.pairs), symbols_asked=asked)
+    measure(
+        tasks=tasks,
+        instances=len(watch.instances),
+        pairs=len(watch.pairs),
+        symbols_asked=asked,
+        frontend_environment_differs=too_late,
+    )
 
 
 def _tokens(listed: Iterator[str] | tuple[str, ...]) -> frozenset[str]:

@@ -16,12 +16,12 @@ from fixtures.target.target import Target
 
 NO_WORKER = frozenset({"T6.1", "T6.2", "T6.3", "T6.4", "T6.5"})
 """Rules about a worker that ingests."""
-GOLD_VARIABLE, CRYPTO_VARIABLE = "market_gold_pairs", "market_crypto_pairs"
+CRYPTO_VARIABLE = "market_crypto_pairs"
 
 # The last of the plan's crypto pairs: its symbol feeds no other pair, and T6.5 mutes an earlier one.
 LOST = "BNB-USDT"
 
-# Gold as well, at the exchange under a symbol of its own: the first such pair, which T6.5 mutes.
+# The last of the plan's gold pairs, at the exchange under a symbol of its own: the first such pair, which T6.5 mutes.
 MISTAKEN = "PAXGUSDT"
 
 _IMPORTED = frozenset({"T6.4"})
@@ -98,11 +98,18 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         id="frontend-other-pairs",
-        title="the frontend is configured with fewer gold pairs",
-        mutation="gvfx-frontend: market_gold_pairs without its last pair",
-        why="every endpoint is right; what a user never sees is missing in one environment only",
+        title="the frontend was built with fewer gold pairs",
+        mutation=f"gvfx-frontend: stand-in weakness bundle-lacks-pair:{token(MISTAKEN)}",
+        why=(
+            "every endpoint is right, and every environment, the frontend's as well: a browser has what was built into"
+            " the page's script"
+        ),
         expected_red=frozenset({"T6.3"}),
-        jobs={names.FRONTEND.id: JobChange(override=lambda own: _without_last(own, GOLD_VARIABLE))},
+        jobs={
+            names.FRONTEND.id: extra_environment(
+                "frontend_env", **{WEAKNESS: f"bundle-lacks-pair:{token(MISTAKEN)}"}
+            )
+        },
     ),
     Defect(
         id="gold-of-another-token",
