@@ -16,10 +16,13 @@ from fixtures.target.target import Target
 
 NO_WORKER = frozenset({"T6.1", "T6.2", "T6.3", "T6.4", "T6.5"})
 """Rules about a worker that ingests."""
-GOLD_VARIABLE, CRYPTO_VARIABLE = "market_gold_pairs", "market_crypto_pairs"
+CRYPTO_VARIABLE = "market_crypto_pairs"
 
 # The last of the plan's crypto pairs: its symbol feeds no other pair, and T6.5 mutes an earlier one.
 LOST = "BNB-USDT"
+
+# The last of the plan's gold pairs, at the exchange under a symbol of its own: the first such pair, which T6.5 mutes.
+MISTAKEN = "PAXGUSDT"
 
 _IMPORTED = frozenset({"T6.4"})
 """On a cluster in which the pair was never ingested its stamps are those of the imported snapshot, without a row."""
@@ -95,11 +98,31 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         id="frontend-other-pairs",
-        title="the frontend is configured with fewer gold pairs",
-        mutation="gvfx-frontend: market_gold_pairs without its last pair",
-        why="every endpoint is right; what a user never sees is missing in one environment only",
+        title="the frontend was built with fewer gold pairs",
+        mutation=f"gvfx-frontend: stand-in weakness bundle-lacks-pair:{token(MISTAKEN)}",
+        why=(
+            "every endpoint is right, and every environment, the frontend's as well: a browser has what was built into"
+            " the page's script"
+        ),
         expected_red=frozenset({"T6.3"}),
-        jobs={names.FRONTEND.id: JobChange(override=lambda own: _without_last(own, GOLD_VARIABLE))},
+        jobs={
+            names.FRONTEND.id: extra_environment(
+                "frontend_env", **{WEAKNESS: f"bundle-lacks-pair:{token(MISTAKEN)}"}
+            )
+        },
+    ),
+    Defect(
+        id="gold-of-another-token",
+        title="the shared image knows PAXG by the symbol of the other gold token",
+        mutation=f"gvfx-api and gvfx-worker: stand-in weakness taken-for-gold:{token(MISTAKEN)}",
+        why=(
+            "API and worker agree, every source is fresh and every figure was sent, for another pair; the names in the"
+            " API's list give it away. Nothing is asked about PAXG, so T6.2 has nothing to compare its rows with, and"
+            " when the exchange falls silent about it in T6.5 nobody notices"
+        ),
+        expected_red=frozenset({"T6.3", "T6.5"}),
+        expected_unknown=frozenset({"T6.2"}),
+        jobs={**_worker(f"taken-for-gold:{token(MISTAKEN)}"), **_api(f"taken-for-gold:{token(MISTAKEN)}")},
     ),
     Defect(
         id="sources-stamped-now",

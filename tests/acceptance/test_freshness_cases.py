@@ -7,7 +7,7 @@ from drills.defects import catalogue, freshness
 from fixtures.history.rules import RULES
 from fixtures.target import names
 from fixtures.target.options import DEPLOY_DIR
-from fixtures.target.pairs import PLAN_CRYPTO, PLAN_GOLD, token
+from fixtures.target.pairs import PLAN_CRYPTO, PLAN_GOLD, symbols, token
 from fixtures.workloads import pairs, weakness
 
 
@@ -28,7 +28,7 @@ def test_every_rule_is_broken_by_two_defects_at_least() -> None:
 
 
 def test_the_weaknesses_of_the_defects_exist() -> None:
-    own = {"api_env": {"A": "1"}, "worker_env": {"B": "2"}}
+    own = {"api_env": {"A": "1"}, "worker_env": {"B": "2"}, "frontend_env": {"C": "3"}}
     seen = 0
     for defect in freshness.DEFECTS:
         for job, change in defect.jobs.items():
@@ -40,18 +40,16 @@ def test_the_weaknesses_of_the_defects_exist() -> None:
                     seen += 1
                     assert weakness.parse(value[weakness.ENV]).on
                     assert set(own[variable]) < set(value)
-    assert seen == 10
+    assert seen == 13
 
 
 LISTS = {"market_gold_pairs": ",".join(PLAN_GOLD), "market_crypto_pairs": ",".join(PLAN_CRYPTO)}
 
 
-def test_lists_lose_their_last_pair() -> None:
+def test_the_workers_list_loses_its_last_pair() -> None:
     worker = catalogue.BY_ID["pair-only-in-api"].jobs[names.WORKER_JOB].override
-    frontend = catalogue.BY_ID["frontend-other-pairs"].jobs[names.FRONTEND.id].override
-    assert worker is not None and frontend is not None
+    assert worker is not None
     assert worker(LISTS) == {"market_crypto_pairs": ",".join(PLAN_CRYPTO[:-1])}
-    assert frontend(LISTS) == {"market_gold_pairs": ",".join(PLAN_GOLD[:-1])}
 
 
 def test_the_lost_pair_is_the_plans_and_shares_its_symbol_with_none() -> None:
@@ -62,3 +60,11 @@ def test_the_lost_pair_is_the_plans_and_shares_its_symbol_with_none() -> None:
     # T6.5 mutes the first that is alone: another one.
     alone = next(pair for pair, symbol in zip(every, symbols, strict=True) if symbols.count(symbol) == 1)
     assert token(alone) != token(freshness.LOST)
+
+
+def test_the_mistaken_pair_is_the_one_that_is_muted() -> None:
+    fed = symbols((*PLAN_GOLD, *PLAN_CRYPTO))
+    assert next(of[0] for of in fed.values() if len(of) == 1) == freshness.MISTAKEN
+    assert pairs.from_env().taken_for_gold([freshness.MISTAKEN]).symbols() == [
+        one for one in fed if one != pairs.symbol(freshness.MISTAKEN)
+    ]

@@ -254,3 +254,57 @@ def test_nothing_compared_is_unknown(world: World) -> None:
 
 def test_nothing_asked_is_unknown() -> None:
     assert World().judge().outcome == "unknown"
+
+
+PERIOD = 120.0
+
+
+def hovering(ages: list[float], every: float = 60.0, **changes: object) -> CheckResult:
+    """Samples of one feed whose rows come as seldom as they go stale, as old as given."""
+    terms = TERMS.model_copy(
+        update={
+            "endpoints": ENDPOINTS[:1], "pairs": PAIRS[:1], "threshold_s": {"interest": 120.0},
+            "advancing": ("interest",), "compared": (), "advance_s": 182.0, "muted_endpoints": (),
+            "period_s": {"interest": PERIOD}, **changes,
+        }
+    )  # fmt: skip
+    samples = [
+        Freshness(number, ENDPOINTS[0], PAIRS[0], "interest", BASE + number * every, True,
+                  BASE + number * every - age, None)
+        for number, age in enumerate(ages)
+    ]  # fmt: skip
+    return World(samples=samples, terms=terms).judge()
+
+
+@given(st.floats(0.0, 119.0), st.floats(0.0, 60.0))
+def test_a_feed_that_comes_as_seldom_as_it_goes_stale_passes_whenever_it_is_looked_at(
+    phase: float, late: float
+) -> None:
+    # A row each 120 s, stored up to 60 s after the time it speaks of: stale for as long in each period.
+    ages = [(phase + number * 60.0) % PERIOD + late for number in range(5)]
+    assume(all(abs(age - 120.0) > 0.1 for age in ages))
+    assert hovering(ages).outcome == "passed"
+    plain = kinds(hovering(ages, period_s={}), "failed")
+    assert ("stale" in plain) == (max(ages) > 120.0), "without a period every sample must be fresh"
+
+
+def test_a_feed_with_a_period_that_was_not_fresh_once_is_found() -> None:
+    ages = [130.0, 190.0, 130.0, 190.0, 130.0]
+    assert set(kinds(hovering(ages), "failed")) == {"never"}
+    assert hovering([119.0, *ages[1:]]).outcome == "passed"
+    assert set(kinds(hovering([120.05, *ages[1:]]))) == {"edge"}
+
+
+def test_no_sample_is_older_than_threshold_and_period() -> None:
+    assert hovering([60.0, 119.0, 179.0, 239.0, 60.0]).outcome == "passed"
+    told = kinds(hovering([65.0, 125.0, 185.0, 241.0, 60.0]), "failed")
+    assert set(told) == {"stale"} and of(told["stale"], "period_s") == [PERIOD]
+
+
+def test_a_feed_with_a_period_must_advance() -> None:
+    # One row, seen in its youth, and no other for two periods: never too old, and yet nothing comes.
+    assert set(kinds(hovering([-1.0, 59.0, 119.0, 179.0, 239.0]), "failed")) == {"stuck"}
+
+
+def test_a_feed_with_a_period_is_watched_for_two() -> None:
+    assert set(kinds(hovering([10.0, 70.0, 10.0, 70.0]), "unknown")) == {"short"}

@@ -95,3 +95,17 @@ def test_candles_by_their_opening_whatever_the_spelling_of_numbers() -> None:
 def test_candles_of_another_shape_are_none(broken: Any) -> None:
     with pytest.raises(MalformedAnswer):
         freshness.candles(broken, "BTC-USDT")
+
+
+@given(st.integers(0, 59), st.sets(st.integers(0, 9)))
+def test_every_minute_that_is_missing_before_the_newest_is_found_and_no_other(
+    second: int, gone: set[int]
+) -> None:
+    opened = [AT + 60 * number for number in range(-5, 10) if number not in gone]
+    newest = max(opened)
+    wanted = [AT + 60 * number for number in sorted(gone) if AT + 60 * number < newest]
+    assert freshness.missing(opened, AT + second, 60.0) == wanted
+
+
+def test_nothing_is_missing_of_nothing() -> None:
+    assert freshness.missing([], AT, 60.0) == []

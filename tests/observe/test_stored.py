@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import httpx
@@ -14,10 +15,14 @@ from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.recording import InMemory
 
 
-def probe(value: Any, asked: list[Any]) -> ConvexProbe:
+def probe(value: Any, asked: list[Any], **by_function: Any) -> ConvexProbe:
+    """Answers every question alike, but for the functions that are named by their last word."""
+
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(json.loads(request.content)["args"])
-        return httpx.Response(200, json={"status": "success", "value": value})
+        question = json.loads(request.content)
+        asked.append(question["args"])
+        own = by_function.get(question["path"].partition(":")[2], value)
+        return httpx.Response(200, json={"status": "success", "value": own})
 
     return ConvexProbe("http://convex.test", InMemory(), httpx.MockTransport(answer))
 
@@ -40,10 +45,31 @@ def test_a_question_to_the_store() -> None:
 
 def test_every_table_of_every_pair_is_read() -> None:
     asked: list[Any] = []
-    rows = stored.market_rows(probe({"data": []}, asked), ["P", "Q"], 5)
+    rows = stored.market_rows(probe({"data": []}, asked, listByRange=[{"n": 1}]), ["P", "Q"], 5)
     assert len(asked) == 14 and {pair for table in rows.values() for pair in table} == {"P", "Q"}
-    assert sum({"field": "interval", "op": "eq", "value": "1m"} in one["filters"] for one in asked) == 2
+    assert [one["pair"] for one in asked if one.get("interval") == "1m"] == ["P", "Q"]
+    assert not [one for one in asked if one.get("table") == "bingx_candles"]
     assert stored.newest(rows, "P", "bingx_ticker") == (False, None)
+
+
+def test_candles_are_read_by_their_range_newest_first() -> None:
+    asked: list[Any] = []
+    listed = [{"n": number} for number in range(8)]
+    convex = probe({"data": []}, asked, listByRange=listed)
+    rows = stored.market_rows(convex, ["P"], 5)["bingx_candles"]["P"]
+    assert [row["n"] for row in rows] == [7, 6, 5, 4, 3]
+    start = stored.unix(asked[0]["start"])
+    assert start is not None and 0 <= time.time() - 5 * 60 - start < 10
+    assert asked[0]["limit"] >= 6, "no candle of the range may be cut off"
+    with pytest.raises(ProbeError, match="a list of rows"):
+        stored.candles(probe({"data": []}, []), "P", 0.0)
+
+
+def test_the_last_candles_of_a_silent_pair_are_sought_further_back() -> None:
+    asked: list[Any] = []
+    stored.market_rows(probe({"data": []}, asked, listByRange=[]), ["P"], 5)
+    starts = [stored.unix(one["start"]) or 0.0 for one in asked if "start" in one]
+    assert len(starts) == 2 and starts[0] - starts[1] == pytest.approx(stored.LONG_AGO - 5 * 60)
 
 
 @given(st.floats(0, 2e9))

@@ -19,6 +19,7 @@ def test_bounds_follow_the_workers_own_periods() -> None:
     )
     assert (found.cycle, found.sources, found.gaps) == (6.0, 6.0, 9.0)
     assert found.advance() == 3 * 6 + BUSY
+    assert found.rows() == 2 * 6
     assert found.noticed() == 2 * 6 + PASS
     assert found.gap_noticed() == 2 * 9 + PASS
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from fixtures.errors import ProbeError, Unknown
 from fixtures.observe import freshness, stored
 from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.http import HttpProbe
@@ -19,17 +20,34 @@ from fixtures.observe.nomad_exec import ExecResult
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import agreement, notices
-from fixtures.rollout.freshness import MARKET_ROWS, STATUS_ROWS, Watch
-from fixtures.target.pairs import BINGX_THRESHOLDS_SECONDS
+from fixtures.rollout.freshness import (
+    MARKET_ROWS,
+    STATUS_ROWS,
+    TIMESCALE,
+    Watch,
+    in_convex,
+    listed_pairs,
+    wrong_symbols,
+)
+from fixtures.rollout.standing import Bounds, Standing, standing
+from fixtures.target.cadence import CANDLE, PASS
+from fixtures.target.pairs import BINGX_THRESHOLDS_SECONDS, SCALE_VARIABLE
 from fixtures.workloads import feeds, weakness
 from fixtures.workloads.api.app import create_app as create_api
 from fixtures.workloads.api.core import Api
+from fixtures.workloads.convex import functions
 from fixtures.workloads.convexclient import ConvexClient
 from fixtures.workloads.jsonlog import Log
 from fixtures.workloads.pairs import Pairs
 
 Build = Callable[..., Watch]
 PAIR = "BTC-USDT"
+REHEARSED = {
+    "BINGX_MARKET_DATA_INTERVAL_MIN": "0.1",
+    "DATA_SOURCE_MONITOR_INTERVAL_MIN": "0.1",
+    "DATA_GAP_MONITOR_INTERVAL_MIN": "0.15",
+    SCALE_VARIABLE: "0.5",
+}
 
 
 class Bridge(httpx.BaseTransport):
@@ -50,16 +68,20 @@ class Bridge(httpx.BaseTransport):
 
 
 class Nomad:
-    """One API and one worker, without a scale of their own."""
+    """One API and one worker, with these settings of their own."""
+
+    def __init__(self, **environment: str) -> None:
+        self._environment = environment
 
     def running(self, job: str, task: str) -> list[Any]:
         return [SimpleNamespace(id=f"{job}-0")]
 
     def exec(self, alloc: str, task: str, argv: list[str]) -> ExecResult:
-        return ExecResult(0, "", "")
+        return ExecResult(0, "".join(f"{name}={value}\n" for name, value in self._environment.items()), "")
 
     def job(self, job: str) -> dict[str, Any]:
-        return {"ID": job, "TaskGroups": [{"Tasks": [{"Name": "worker", "Env": {}}]}]}
+        tasks = [{"Name": name, "Env": self._environment} for name in ("api", "worker")]
+        return {"ID": job, "TaskGroups": [{"Tasks": tasks}]}
 
 
 @pytest.fixture
@@ -69,16 +91,19 @@ def build(convex_app: Callable[..., Any], known_pairs: Pairs) -> Iterator[Build]
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    def make(weaknesses: str = "") -> Watch:
-        client = ConvexClient("http://convex.test", 5, httpx.ASGITransport(app=convex_app()))
-        api = Api(client, known_pairs, weakness.parse(weaknesses), Log("api"), feeds.thresholds(), "secret")
+    def make(
+        weaknesses: str = "", *, mistaken: tuple[str, ...] = (), weak_store: str = "", **environment: str
+    ) -> Watch:
+        client = ConvexClient("http://convex.test", 5, httpx.ASGITransport(app=convex_app(weak_store)))
+        known = known_pairs.taken_for_gold(mistaken)
+        api = Api(client, known, weakness.parse(weaknesses), Log("api"), feeds.thresholds(), "secret")
         record = InMemory()
-        convex = ConvexProbe("http://convex.test", record, Bridge(convex_app(), loop))
+        convex = ConvexProbe("http://convex.test", record, Bridge(convex_app(weak_store), loop))
         target = SimpleNamespace(
             config=SimpleNamespace(supported_pairs=known_pairs.supported),
             record=record,
             http=HttpProbe(record, Bridge(create_api(api), loop)),
-            nomad=Nomad(),
+            nomad=Nomad(**environment),
             convex=lambda: convex,
             api_token=lambda: "secret",
             instances=lambda service: [
@@ -137,7 +162,17 @@ def test_everything_is_fresh_and_everybody_agrees(build: Build) -> None:
     assert found.items[STATUS_ROWS].keys() == found.items[MARKET_ROWS].keys()
     assert contradictions(watch) == {}
     assert agreement.stamps(watch).contradictions == []
-    assert watch.symbols() == {"XAUT-USDT": ("Gold-USDT", "XAUTUSDT"), "BTC-USDT": ("BTC-USDT",)}
+
+
+@pytest.mark.parametrize(("mistaken", "said"), [((), 0), (("BTCUSDT",), 1)])
+def test_a_pair_under_the_symbol_of_another_is_seen(
+    build: Build, mistaken: tuple[str, ...], said: int
+) -> None:
+    watch = build(mistaken=mistaken)
+    for one in watch.instances:
+        problems = wrong_symbols(listed_pairs(watch.get(one, freshness.PAIRS)[0]))
+        assert len(problems) == said
+        assert not said or problems[0].startswith("BTC-USDT is called XAUT-USDT")
 
 
 def test_a_pair_without_a_row_is_not_fresh_whatever_it_is_called(build: Build) -> None:
@@ -191,9 +226,127 @@ def test_false_zeros_are_seen_where_a_gap_stands(build: Build, weaknesses: str, 
     assert len(told.missing(PAIR, ["bingx_ticker"])) == (2 if lies else 0)
 
 
+def hold_against(watch: Watch, pair: str, moment: float) -> None:
+    """A silent source's gap and a lag alert, both as of this moment."""
+    at = stored.stamp(moment)
+    gap = {"pair": pair, "source_type": "bingx_ticker", "interval": None, "status": "open"}
+    gap |= dict.fromkeys(("gap_start", "gap_end", "detected_at", "last_seen_at"), at)
+    watch.convex.insert("data_gap_events", gap)
+    alert = {"category": "slo", "severity": "low", "metric": notices.LAG, "value": 130, "threshold": 120}
+    alert |= {"status": "open", "triggered_at": at, "metadata": {"pair": pair, "source_type": "bingx_ticker"}}
+    watch.convex.insert("ops_alerts", alert)
+
+
+def bounds_of(watch: Watch, fresh: float) -> Bounds:
+    return Bounds(fresh, watch.cadence, watch.hovering)
+
+
+def test_nothing_stands_against_pairs_of_which_nobody_complains(build: Build) -> None:
+    watch = build(**REHEARSED)
+    assert standing(watch, bounds_of(watch, time.time())) == Standing((), (), ())
+    hold_against(watch, "DOGE-USDT", time.time() + 30)
+    assert standing(watch, bounds_of(watch, time.time())) == Standing((), (), ()), "not configured"
+
+
+def test_a_gap_and_an_alert_since_the_fresh_round_are_seen_wherever_they_are_told(build: Build) -> None:
+    watch = build(**REHEARSED)
+    now = time.time()
+    hold_against(watch, PAIR, now)
+    found = standing(watch, bounds_of(watch, now - PASS - 1))
+    assert len(found.wrong) == 5, "the store's gap, and both of two instances"
+    assert not found.open and not found.older
+    assert sum("silence of BTC-USDT bingx_ticker" in one for one in found.wrong) == 3
+
+
+def test_what_the_last_pass_before_said_is_open_until_the_monitors_have_looked_again(build: Build) -> None:
+    watch = build(**REHEARSED)
+    now = time.time()
+    hold_against(watch, PAIR, now - 1)
+    found = standing(watch, bounds_of(watch, now))
+    assert not found.wrong and len(found.open) == 5
+
+
+def test_what_no_monitor_confirms_is_history(build: Build) -> None:
+    watch = build(**REHEARSED)
+    hold_against(watch, PAIR, time.time() - 3600)
+    found = standing(watch, bounds_of(watch, time.time()))
+    assert not found.wrong and not found.open and len(found.older) == 3
+
+
+def test_a_hole_in_the_minute_candles_is_found_at_every_instance(build: Build) -> None:
+    watch = build(**REHEARSED)
+    first = watch.round()
+    minute = first.at // CANDLE * CANDLE
+    seed_candles(watch.convex, PAIR, minute - 2 * CANDLE, minute + CANDLE, minute + 2 * CANDLE)
+    assert watch.holes([first, watch.round()]) == {}, "what is missing from before the first round is history"
+    seed_candles(watch.convex, PAIR, minute + 4 * CANDLE)
+    holes = watch.holes([first, watch.round()])
+    assert holes == {(PAIR, minute + 3 * CANDLE): list(watch.endpoints(freshness.CANDLES))}
+
+
+def seed_candles(convex: ConvexProbe, pair: str, *opened: float) -> None:
+    prices = dict.fromkeys(("open", "high", "low", "close", "volume"), 1.5)
+    rows = [
+        {**prices, "pair": pair, "interval": "1m", "source": "bingx_ws", "open_time": stored.stamp(at),
+         "close_time": stored.stamp(at + CANDLE)}
+        for at in opened
+    ]  # fmt: skip
+    convex.mutation("bingx_candles:upsertBatch", {"rows": rows})
+
+
+def test_candles_are_told_whatever_else_the_store_holds(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = build(**REHEARSED, weak_store="full-collect-cap")
+    monkeypatch.setattr(functions, "READ_CAP", 0)
+    since = time.time() - 120
+    with pytest.raises(ProbeError, match="documents read in one function"):
+        stored.select(watch.convex, "bingx_candles")
+    assert [len(stored.candles(watch.convex, pair, since)) for pair in watch.pairs] == [1, 1, 1]
+    found = agreement.candles(watch, watch.instances[0], since)
+    assert len(found.agreed) == 3 and not found.contradictions and not found.open
+    with pytest.raises(ProbeError, match="data:query collects it whole"):
+        watch.newest_rows()
+
+
+@pytest.mark.parametrize("value", ["true", "1", "On", "false", ""])
+@pytest.mark.parametrize("variable", TIMESCALE)
+def test_rows_outside_convex_are_unknown_and_not_missing(variable: str, value: str) -> None:
+    target = cast("Any", SimpleNamespace(nomad=Nomad(**{variable: value})))
+    if value in {"false", ""}:
+        in_convex(target)
+    else:
+        with pytest.raises(Unknown, match=f"external Timescale: {variable}"):
+            in_convex(target)
+
+
 def test_a_cached_answer_is_no_truth(build: Build) -> None:
     watch = build("api-cached")
     assert contradictions(watch) == {}
     watch.convex.delete("bingx_candles", pair=PAIR)
     seed(watch.convex, PAIR, time.time() + 1)
     assert set(contradictions(watch)) >= {freshness.DATA_SOURCES, freshness.MARKET_DATA}
+
+
+def test_on_the_rehearsals_settings_nothing_hovers(build: Build) -> None:
+    watch = build(**REHEARSED)
+    assert watch.hovering == {} and watch.limits == watch.thresholds
+    assert watch.thresholds["bingx_open_interest"] == 60
+    assert watch.span == watch.cadence.advance() and watch.pace == watch.span / 4
+    assert watch.fetched_terms().period_s == {} == watch.terms().period_s
+
+
+def test_on_the_applications_settings_what_is_fetched_hovers_and_nothing_else(build: Build) -> None:
+    watch = build()
+    assert watch.hovering == {"bingx_open_interest": 120.0, "bingx_index_price": 120.0}
+    assert watch.span == 240 and watch.pace == 60
+    grown = {feed for feed, limit in watch.limits.items() if limit > watch.thresholds[feed]}
+    assert grown == set(watch.hovering)
+    terms = watch.fetched_terms()
+    assert terms.period_s == watch.hovering and terms.threshold_s["bingx_open_interest"] == 120
+    assert watch.terms().period_s == {}, "what is streamed has no period"
+
+
+@pytest.mark.parametrize(("minutes", "hovers"), [("0.99", False), ("1", True)])
+def test_what_hovers_is_by_the_settings(build: Build, minutes: str, hovers: bool) -> None:
+    assert bool(build(BINGX_MARKET_DATA_INTERVAL_MIN=minutes).hovering) is hovers

@@ -50,6 +50,14 @@ def test_shared_symbol_feeds_every_pair_exact_first(known_pairs: pairs.Pairs) ->
     assert known_pairs.without(["btcusdt"]).supported == ("Gold-USDT", "XAUTUSDT")
 
 
+def test_a_pair_taken_for_gold_is_fed_by_gold(known_pairs: pairs.Pairs) -> None:
+    mistaken = known_pairs.taken_for_gold(["btc-usdt"])
+    assert mistaken.symbols() == ["XAUT-USDT"]
+    assert mistaken.of_symbol("XAUT-USDT")[-1] == "BTC-USDT" and mistaken.of_symbol("BTC-USDT") == []
+    assert mistaken.without(["XAUTUSDT"]).symbol("BTC-USDT") == "XAUT-USDT"
+    assert known_pairs.symbol("BTC-USDT") == "BTC-USDT"
+
+
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_int64_round_trip(value: int) -> None:
     assert convexvalues.decode_integer(convexvalues.encode_integer(value)) == value
