@@ -16,6 +16,7 @@ from drills.defects.defect import Defect
 from fixtures.errors import UndoError, Unknown
 from fixtures.observe import schemas
 from fixtures.preflight.checks import IMMUTABLE
+from fixtures.rollout import users
 from fixtures.target import names
 from fixtures.target.capabilities import Completed
 from fixtures.target.options import DEPLOY_DIR
@@ -57,6 +58,13 @@ def test_only_a_rollout_must_be_healthy_for_so_long_not_a_drain(defect: Defect) 
     assert "59.9s" in str(body["update"][0]["min_healthy_time"])
     assert "59.9s" not in str(group["migrate"][0])
     assert "false" in str(body["update"][0]["auto_revert"]).lower()
+
+
+def test_an_api_of_one_node_is_not_the_service_and_nothing_else_is_wrong() -> None:
+    asked = f"{services.ONE_API}/ops/alerts"
+    (problem,) = users.called("call", 200, "[]", asked)
+    assert "asked http://c1.node.consul:8787/ops/alerts, not gvfx-api.service.consul:8787" in problem
+    assert users.called("call", 200, "[]", "http://gvfx-api.service.consul:8787/ops/alerts") == []
 
 
 def test_the_moving_tag_is_one_and_every_node_has_it_meanwhile() -> None:

@@ -1,0 +1,168 @@
+"""T1's tests against a small stack in memory: two APIs over one store, two frontends, and whoever else knows the token."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pytest
+
+from acceptance import test_1_health as t1
+from fixtures.errors import ProbeError
+from fixtures.observe.http import Sample
+from fixtures.observe.nomad_types import Service
+from fixtures.observe.recording import InMemory
+from fixtures.target import names
+from fixtures.target.target import Target
+from fixtures.workloads.api.ops import ALERT_FIELDS, gap_health, shaped
+
+TOKEN = "t"  # noqa: S105
+BY_NAME = "http://gvfx-api.service.consul:8787"
+Answer = tuple[int, Any]
+
+
+@dataclass
+class Store:
+    """Rows by table, as Convex's functions show them."""
+
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    url: str = "http://convex.test"
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def rows(self, table: str, **equal: Any) -> list[dict[str, Any]]:
+        with self.lock:
+            return [dict(one) for one in self.tables.get(table, []) if equal.items() <= one.items()]
+
+    def insert(self, table: str, row: dict[str, Any]) -> dict[str, Any]:
+        with self.lock:
+            self.tables.setdefault(table, []).insert(0, dict(row))
+        return row
+
+    def delete(self, table: str, **equal: Any) -> int:
+        with self.lock:
+            kept = [one for one in self.tables.get(table, []) if not equal.items() <= one.items()]
+            count, self.tables[table] = len(self.tables.get(table, [])) - len(kept), kept
+        return count
+
+
+def api(store: Store, path: str) -> Answer:
+    """The API's answer to who knows the token."""
+    if path == "/ops/alerts":
+        return 200, [shaped(one, ALERT_FIELDS) for one in store.rows("ops_alerts")]
+    rows = [one for one in store.rows("data_gap_events") if one["status"] in {"open", "healing"}]
+    return 200, gap_health(rows, 250)
+
+
+@dataclass
+class World:
+    """What a target shows, each part of it to be spoilt."""
+
+    store: Store = field(default_factory=Store)
+    asked: str = BY_NAME
+    """Whom the frontends ask, by their own word."""
+    behind: Store | None = None
+    """The store of the API that the frontends ask, when it is another."""
+    answer: Callable[[Store, str], Answer] = api
+    scratch: bool = True
+    discovery: str = "consul"
+    figures: dict[str, Any] = field(default_factory=dict)
+    record: InMemory = field(default_factory=InMemory)
+
+    @property
+    def target(self) -> Target:
+        return cast("Target", self)
+
+    @property
+    def config(self) -> Any:
+        return SimpleNamespace(
+            gvfx_discovery=self.discovery, gvfx_health_latency_seconds=2.0, supported_pairs=("BTC-USDT",)
+        )
+
+    @property
+    def http(self) -> Any:
+        return SimpleNamespace(get=self.get)
+
+    @property
+    def nomad(self) -> Any:
+        return SimpleNamespace(nodes=list)
+
+    def measure(self, **figures: Any) -> None:
+        self.figures |= figures
+
+    def require_scratch(self) -> None:
+        if not self.scratch:
+            raise ProbeError("scratch writes", "not allowed", "allowed")
+
+    def api_token(self) -> str:
+        return TOKEN
+
+    def convex(self) -> Any:
+        return self.store
+
+    def instances(self, service: str) -> list[Service]:
+        (job,) = (one for one in names.SERVICES if one.service == service)
+        return [Service(f"i{n}", service, f"100.64.0.{n}", job.port, f"a{n}", True) for n in (1, 2)]
+
+    def get(
+        self, url: str, *, token: str | None = None, headers: Any = None, timeout: float = 10.0
+    ) -> Sample:
+        parts = urlsplit(url)
+        said: dict[str, str] = {}
+        if parts.port == names.FRONTEND.port and parts.path == "/":
+            return Sample(url, 200, 0.01, "text/html", "<html>")
+        if parts.port == names.FRONTEND.port:
+            path = parts.path.removeprefix("/api/backend")
+            said = {"x-upstream-url": f"{self.asked}{path}"}
+            status, body = self.answer(self.behind or self.store, path)
+        elif token == TOKEN:
+            status, body = self.answer(self.store, parts.path)
+        else:
+            status, body = 401, {"error": "Unauthorized"}
+        return Sample(url, status, 0.01, "application/json", json.dumps(body), said)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(t1, "VISIBLE", 0.1)
+    return World()
+
+
+# -- T1.6, T1.11: who is behind the frontends ------------------------------------------------------------------
+
+
+def test_frontends_that_ask_the_api_by_its_name(world: World) -> None:
+    t1.test_every_frontend_serves_and_reaches_the_api(world.target, world.measure)
+    assert world.figures["instances"] == 2
+
+
+@pytest.mark.parametrize("asked", ["http://100.64.0.1:8787", "http://legacy.test:8787", f"{BY_NAME}0"])
+def test_another_api_that_knows_the_token_is_not_the_one(world: World, asked: str) -> None:
+    world.asked = asked
+    with pytest.raises(AssertionError, match="not gvfx-api.service.consul:8787"):
+        t1.test_every_frontend_serves_and_reaches_the_api(world.target, world.measure)
+
+
+def test_without_consul_a_registered_instance_is_the_api(world: World) -> None:
+    world.discovery, world.asked = "nomad", "http://100.64.0.2:8787"
+    t1.test_every_frontend_serves_and_reaches_the_api(world.target, world.measure)
+    world.asked = "http://100.64.0.3:8787"
+    with pytest.raises(AssertionError, match="not 100.64.0.1:8787, 100.64.0.2:8787"):
+        t1.test_every_frontend_serves_and_reaches_the_api(world.target, world.measure)
+
+
+def test_a_planted_alert_comes_and_goes_everywhere(world: World) -> None:
+    t1.test_planted_alert_appears_and_disappears(world.target, world.measure)
+    assert {"appeared_seconds", "gone_seconds"} <= set(world.figures)
+    assert not world.store.rows("ops_alerts")
+
+
+def test_a_frontend_of_another_stack_never_shows_the_planted_alert(world: World) -> None:
+    world.behind = Store()
+    with pytest.raises(AssertionError, match="shown by everybody"):
+        t1.test_planted_alert_appears_and_disappears(world.target, world.measure)
+    assert not world.store.rows("ops_alerts")
