@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from fixtures.observe.eventually import eventually
 from fixtures.observe.http import Sample
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import reachable
-from fixtures.rollout import checks, users
+from fixtures.rollout import checks, planted, users
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
 
@@ -55,10 +54,6 @@ def _all_200(samples: list[Sample]) -> None:
     assert not bad, "; ".join(bad)
 
 
-def _stamp() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 @pytest.mark.rule("T1.1")
 def test_every_api_instance_is_healthy(target: Target, measure: Measure) -> None:
     """Each registered instance answers /health with the documented body, in time."""
@@ -71,14 +66,19 @@ def test_every_api_instance_is_healthy(target: Target, measure: Measure) -> None
 
 @pytest.mark.rule("T1.2")
 def test_gap_health_has_schema_and_truth(target: Target, measure: Measure) -> None:
-    """Each instance's totals and open gaps equal what stands in the store, read past the API."""
+    """Each instance's totals and gaps equal what stands in the store, which holds an open and a healing one at least."""
     token, convex = target.api_token(), target.convex()
 
     def stored() -> dict[str, set[str]]:
-        return {
-            status: {str(row["id"]) for row in convex.rows("data_gap_events", status=status)}
-            for status in ("open", "healing")
+        found: dict[str, set[str]] = {
+            status: {str(row["id"]) for row in convex.rows(planted.GAPS, status=status)}
+            for status in planted.STATES
         }
+        lacking = [status for status, ids in found.items() if not ids]
+        if lacking:
+            # An API that fails answers zeros, and zero equals zero.
+            raise Unknown("gaps in the store", f"none is {' or '.join(lacking)}", "one of each at least")
+        return found
 
     def differences() -> list[str]:
         # The monitor may move a gap between the two readings, so truth is tried for, not sampled once.
@@ -99,17 +99,16 @@ def test_gap_health_has_schema_and_truth(target: Target, measure: Measure) -> No
                 problems.append(f"{sample.url}: lists {len(listed)} events, the store has others")
         return problems
 
-    outcome = eventually(
-        "gap health equals the store",
-        differences,
-        lambda found: not found,
-        within=VISIBLE,
-        record=target.record,
-    )
-    assert outcome.met or not outcome.value, "; ".join(outcome.value or [])
-    outcome.known()
-    samples = _each(target, names.API, GAPS, token)
-    gaps = {status: len(ids) for status, ids in stored().items()}
+    with planted.a_gap_of_each_state(target):
+        eventually(
+            "gap health equals the store",
+            differences,
+            lambda found: not found,
+            within=VISIBLE,
+            record=target.record,
+        ).proven()
+        samples = _each(target, names.API, GAPS, token)
+        gaps = {status: len(ids) for status, ids in stored().items()}
     measure(instances=len(samples), slowest_seconds=_latency(target, samples), **gaps)
 
 
@@ -243,90 +242,62 @@ def test_catalogue_equals_running_allocations(target: Target, measure: Measure) 
 
 @pytest.mark.rule("T1.10")
 def test_planted_gap_appears_and_disappears(target: Target, measure: Measure) -> None:
-    """Plant a gap in the store, see it in every instance's answer, remove it, see it gone."""
-    target.require_scratch()
-    now = _stamp()
-    row = {
-        "pair": target.config.supported_pairs[0],
-        "source_type": "bingx_candles",
-        "interval": "15m",
-        "gap_start": now,
-        "gap_end": now,
-        "expected_interval_seconds": 900,
-        "gap_seconds": 900,
-        "missing_points": 1,
-        "status": "open",
-        "detected_at": now,
-        "last_seen_at": now,
-        "resolved_at": None,
-        "heal_attempts": 0,
-        "last_heal_at": None,
-        "details": {"planted_by": "acceptance"},
-    }
+    """Plant an open and a healing gap in the store, see both in every instance's answer, remove them, see them gone."""
     token = target.api_token()
 
-    def answers() -> list[list[dict[str, Any]]]:
+    def answers() -> list[list[planted.Row]]:
         samples = _each(target, names.API, GAPS, token)
         _all_200(samples)
         return [one.json().get("open_events", []) for one in samples]
 
-    _appears_and_disappears(target, measure, "data_gap_events", row, answers)
+    rows = tuple(map(planted.gap, planted.STATES))
+    _appears_and_disappears(target, measure, planted.GAPS, rows, answers)
 
 
 @pytest.mark.rule("T1.11")
 def test_planted_alert_appears_and_disappears(target: Target, measure: Measure) -> None:
     """Plant an alert in the store, see it in every instance's answer and through every frontend, remove it, see it gone."""
-    target.require_scratch()
-    row = {
-        "category": "ops",
-        "severity": "low",
-        "metric": "acceptance_probe",
-        "value": 1,
-        "threshold": None,
-        "status": "open",
-        "triggered_at": _stamp(),
-        "metadata": {"planted_by": "acceptance"},
-    }
     token = target.api_token()
 
-    def answers() -> list[list[dict[str, Any]]]:
+    def answers() -> list[list[planted.Row]]:
         # A frontend that asks another stack shows well-formed alerts, and never this one.
         samples = _each(target, names.API, ALERTS, token) + _each(target, names.FRONTEND, users.CALL)
         _all_200(samples)
         return [one.json() for one in samples]
 
-    _appears_and_disappears(target, measure, "ops_alerts", row, answers)
+    _appears_and_disappears(target, measure, planted.ALERTS, (planted.alert(),), answers)
 
 
 def _appears_and_disappears(
     target: Target,
     measure: Measure,
     table: str,
-    row: dict[str, Any],
-    answers: Callable[[], list[list[dict[str, Any]]]],
+    rows: tuple[planted.Row, ...],
+    answers: Callable[[], list[list[planted.Row]]],
 ) -> None:
-    """`answers` asks everybody who must show the row, and returns the rows each one lists."""
-    convex = target.convex()
-    identity = str(uuid.uuid4())
+    """`answers` asks everybody who must show the rows, and returns what each one lists."""
+    target.require_scratch()
+    wanted = {row["id"]: row["status"] for row in rows}
 
-    def shown() -> list[bool]:
-        return [any(item.get("id") == identity for item in rows) for rows in answers()]
+    def shown() -> list[dict[str, Any]]:
+        """Of our rows, what each answer lists: the status by the id."""
+        return [
+            {item["id"]: item.get("status") for item in listed if item.get("id") in wanted}
+            for listed in answers()
+        ]
 
     assert not any(shown()), "shown before it was planted"
-    try:
-        convex.insert(table, {**row, "id": identity})
+    with planted.planted(target, table, *rows):
         appeared = eventually(
-            f"planted row of {table} is shown by everybody",
+            f"planted rows of {table} are shown by everybody",
             shown,
-            all,
+            lambda found: all(one == wanted for one in found),
             within=VISIBLE,
             record=target.record,
         )
         appeared.proven()
-    finally:
-        convex.delete(table, id=identity)
     gone = eventually(
-        f"removed row of {table} is shown by nobody",
+        f"removed rows of {table} are shown by nobody",
         shown,
         lambda found: not any(found),
         within=VISIBLE,

@@ -7,17 +7,19 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import pytest
 
 from acceptance import test_1_health as t1
-from fixtures.errors import ProbeError
+from fixtures.errors import ProbeError, Unknown
+from fixtures.observe import schemas
 from fixtures.observe.http import Sample
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.recording import InMemory
-from fixtures.target import names
+from fixtures.rollout import planted
+from fixtures.target import names, pairs
 from fixtures.target.target import Target
 from fixtures.workloads.api.ops import ALERT_FIELDS, gap_health, shaped
 
@@ -166,3 +168,114 @@ def test_a_frontend_of_another_stack_never_shows_the_planted_alert(world: World)
     with pytest.raises(AssertionError, match="shown by everybody"):
         t1.test_planted_alert_appears_and_disappears(world.target, world.measure)
     assert not world.store.rows("ops_alerts")
+
+
+# -- T1.2, T1.10: zero equals zero ---------------------------------------------------------------------------
+
+
+def gaps_of(*states: str) -> Callable[[Store, str], Answer]:
+    """An API that knows of gaps in these states alone."""
+
+    def answer(store: Store, path: str) -> Answer:
+        rows = [one for one in store.rows(planted.GAPS) if one["status"] in states]
+        return 200, gap_health(rows, 250)
+
+    return answer
+
+
+def stand(world: World, *states: Literal["open", "healing"]) -> list[planted.Row]:
+    rows = [planted.gap(state) for state in states]
+    for row in rows:
+        world.store.insert(planted.GAPS, row)
+    return rows
+
+
+def test_gap_totals_are_compared_with_a_store_that_holds_both_kinds(world: World) -> None:
+    t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+    assert (world.figures["open"], world.figures["healing"]) == (1, 1)
+    assert world.store.rows(planted.GAPS) == []
+
+
+@pytest.mark.parametrize("known", [(), ("open",), ("healing",)])
+def test_zeros_are_a_lie_once_there_is_a_gap(world: World, known: tuple[str, ...]) -> None:
+    world.answer = gaps_of(*known)
+    with pytest.raises(AssertionError, match="the store has"):
+        t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+    with pytest.raises(AssertionError, match="shown by everybody"):
+        t1.test_planted_gap_appears_and_disappears(world.target, world.measure)
+    assert world.store.rows(planted.GAPS) == []
+
+
+@pytest.mark.parametrize(
+    ("standing", "lacking"), [((), "open or healing"), (("open",), "healing"), (("healing",), "open")]
+)
+def test_where_nothing_may_be_planted_a_store_without_gaps_proves_nothing(
+    world: World, standing: tuple[Literal["open", "healing"], ...], lacking: str
+) -> None:
+    world.scratch = False
+    stand(world, *standing)
+    with pytest.raises(Unknown, match=rf"none is {lacking}\n"):
+        t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+    assert world.figures == {}
+
+
+def test_where_nothing_may_be_planted_the_gaps_that_stand_there_do(world: World) -> None:
+    world.scratch = False
+    rows = stand(world, "open", "healing", "open")
+    t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+    assert (world.figures["open"], world.figures["healing"]) == (2, 1)
+    assert len(world.store.rows(planted.GAPS)) == len(rows)
+    world.answer = gaps_of("open")
+    with pytest.raises(AssertionError, match="the store has"):
+        t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+
+
+def test_rows_that_others_plant_meanwhile_are_no_contradiction(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(t1, "VISIBLE", 5.0)
+    late = iter(range(3))
+
+    def answer(store: Store, path: str) -> Answer:
+        said = api(store, path)
+        # T1.10 in another process, between the answer and the reading of the store.
+        if next(late, None) is not None:
+            stand(world, "open")
+        return said
+
+    world.answer = answer
+    t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+    assert world.figures["open"] == 4
+
+
+def test_a_planted_gap_comes_and_goes_in_both_states(world: World) -> None:
+    t1.test_planted_gap_appears_and_disappears(world.target, world.measure)
+    assert {"appeared_seconds", "gone_seconds"} <= set(world.figures)
+
+    def flattering(store: Store, path: str) -> Answer:
+        status, body = api(store, path)
+        return status, {**body, "open_events": [{**one, "status": "healing"} for one in body["open_events"]]}
+
+    world.answer = flattering
+    with pytest.raises(AssertionError, match="shown by everybody"):
+        t1.test_planted_gap_appears_and_disappears(world.target, world.measure)
+
+
+def test_a_row_that_stays_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planted, "GONE", 0.05)
+    monkeypatch.setattr(world.store, "delete", lambda table, **equal: 1)
+    with pytest.raises(Unknown, match="planted rows of data_gap_events are removed"):
+        t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+
+
+@pytest.mark.parametrize("row", [*map(planted.gap, planted.STATES)], ids=planted.STATES)
+def test_a_planted_gap_is_one_by_the_contract_and_nobodys(row: planted.Row) -> None:
+    assert schemas.gaps_health(gap_health([row], 100)) == []
+    assert pairs.token(row["pair"]) not in {
+        pairs.token(one) for one in (*pairs.PLAN_GOLD, *pairs.PLAN_CRYPTO)
+    }
+    assert row["source_type"] not in pairs.BINGX_THRESHOLDS_SECONDS
+
+
+def test_a_planted_alert_is_one_by_the_contract() -> None:
+    assert schemas.alerts([shaped(planted.alert(), ALERT_FIELDS)]) == []
