@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Literal, cast
@@ -14,12 +15,14 @@ import pytest
 
 from acceptance import test_1_health as t1
 from fixtures.errors import ProbeError, Unknown
+from fixtures.faults import AllocFreeze, Journal
 from fixtures.observe import schemas
+from fixtures.observe.convex import ConvexSilent
 from fixtures.observe.http import Sample
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.recording import InMemory
-from fixtures.rollout import planted
-from fixtures.target import names, pairs
+from fixtures.rollout import checks, planted
+from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
 from fixtures.workloads.api.ops import ALERT_FIELDS, gap_health, shaped
 
@@ -70,6 +73,9 @@ class World:
     behind: Store | None = None
     """The store of the API that the frontends ask, when it is another."""
     answer: Callable[[Store, str], Answer] = api
+    frozen: bool = False
+    answers_anyway: bool = False
+    """Whether Convex answers our own call while it is frozen."""
     scratch: bool = True
     discovery: str = "consul"
     figures: dict[str, Any] = field(default_factory=dict)
@@ -91,10 +97,14 @@ class World:
 
     @property
     def nomad(self) -> Any:
-        return SimpleNamespace(nodes=list)
+        running = [SimpleNamespace(id="a1", node_name="c1")]
+        return SimpleNamespace(nodes=list, running=lambda job, task: running)
 
     def measure(self, **figures: Any) -> None:
         self.figures |= figures
+
+    def require(self, name: str) -> None:
+        return
 
     def require_scratch(self) -> None:
         if not self.scratch:
@@ -108,7 +118,19 @@ class World:
 
     def instances(self, service: str) -> list[Service]:
         (job,) = (one for one in names.SERVICES if one.service == service)
-        return [Service(f"i{n}", service, f"100.64.0.{n}", job.port, f"a{n}", True) for n in (1, 2)]
+        return [
+            Service(f"i{n}", service, f"100.64.0.{n}", job.port, f"a{n}", True)
+            for n in range(1, job.count + 1)
+        ]
+
+    @contextmanager
+    def applied(self, fault: AllocFreeze) -> Iterator[AllocFreeze]:
+        assert (fault.host, fault.container) == ("c1", "convex-a1")
+        self.frozen = True
+        try:
+            yield fault
+        finally:
+            self.frozen = False
 
     def get(
         self, url: str, *, token: str | None = None, headers: Any = None, timeout: float = 10.0
@@ -279,3 +301,111 @@ def test_a_planted_gap_is_one_by_the_contract_and_nobodys(row: planted.Row) -> N
 
 def test_a_planted_alert_is_one_by_the_contract() -> None:
     assert schemas.alerts([shaped(planted.alert(), ALERT_FIELDS)]) == []
+
+
+# -- T1.15: the store is away --------------------------------------------------------------------------------
+
+
+LOUD: Answer = (500, "Internal Server Error")
+Judge = Callable[[], None]
+
+
+def by_path(world: World, gaps: Answer | None, alerts: Answer | None) -> Callable[[Store, str], Answer]:
+    """An API that says this while its store is away; None: what it says when all is well."""
+
+    def answer(store: Store, path: str) -> Answer:
+        said = alerts if path == "/ops/alerts" else gaps
+        return said if world.frozen and said is not None else api(store, path)
+
+    return answer
+
+
+@pytest.fixture
+def judge(world: World, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """T1.15, with a Convex that is silent while it is frozen."""
+    monkeypatch.setattr(deadlines, "SERVICE_VISIBLE", 0.1)
+
+    class Probe:
+        def __init__(self, url: str, record: object, *, timeout: float) -> None:
+            assert (url, timeout) == (world.store.url, t1.SILENCE)
+
+        def rows(self, table: str) -> list[Any]:
+            if world.frozen and not world.answers_anyway:
+                raise ConvexSilent("query", "ReadTimeout", "an answer")
+            return []
+
+        def close(self) -> None:
+            return
+
+    monkeypatch.setattr(t1, "ConvexProbe", Probe)
+    world.answer = by_path(world, LOUD, LOUD)
+    faults = cast("Journal", world)
+    return lambda: t1.test_api_fails_loudly_without_its_store(world.target, faults, world.measure)
+
+
+def test_an_api_that_fails_loudly_and_recovers(world: World, judge: Judge) -> None:
+    judge()
+    assert world.figures["statuses"] == [500]
+    assert not world.frozen
+
+
+@pytest.mark.parametrize(("gaps", "alerts"), [(None, LOUD), (LOUD, None), (None, None)])
+def test_a_200_without_a_store_is_a_lie_also_when_both_endpoints_tell_it(
+    world: World, judge: Judge, gaps: Answer | None, alerts: Answer | None
+) -> None:
+    world.answer = by_path(world, gaps, alerts)
+    with pytest.raises(AssertionError, match="healthy answers without a store"):
+        judge()
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_who_fails_all_the_time_was_not_asked(world: World, judge: Judge, status: int) -> None:
+    world.answer = lambda store, path: (status, "")
+    with pytest.raises(Unknown, match=f"before the outage(.|\n)*: {status}"):
+        judge()
+
+
+def test_a_store_that_answers_our_own_call_was_not_away(world: World, judge: Judge) -> None:
+    world.answers_anyway = True
+    with pytest.raises(Unknown, match="answers a call of our own"):
+        judge()
+
+
+def test_an_outage_that_may_have_ended_meanwhile_decides_nothing(
+    world: World, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(t1, "OUTAGE", 1.0)
+    with pytest.raises(Unknown, match="answers took"):
+        judge()
+
+
+@pytest.mark.parametrize("after", [LOUD, None])
+def test_an_api_that_does_not_come_back_is_broken(world: World, judge: Judge, after: Answer | None) -> None:
+    seen: list[bool] = []
+
+    def answer(store: Store, path: str) -> Answer:
+        seen.append(world.frozen)
+        if not world.frozen and any(seen):
+            if after is None:
+                raise ProbeError("GET", "ReadTimeout after 6.7 s", "an answer")
+            return after
+        return by_path(world, LOUD, LOUD)(store, path)
+
+    world.answer = answer
+    with pytest.raises(AssertionError, match="answered again after the outage"):
+        judge()
+
+
+def test_silence_is_nobodys_fault_while_this_machine_sees_nobody(world: World) -> None:
+    def silent(*_: object, **__: object) -> Sample:
+        raise ProbeError("GET", "ConnectError", "an answer")
+
+    def away() -> list[Any]:
+        raise ProbeError("Nomad", "away", "there")
+
+    target = SimpleNamespace(http=SimpleNamespace(get=silent), nomad=SimpleNamespace(nodes=list))
+    address = "http://100.64.0.1:8787/ops/alerts"
+    assert checks.unanswered(cast("Target", target), [address], TOKEN, 1.0) == [f"{address}: ConnectError"]
+    target.nomad.nodes = away
+    with pytest.raises(ProbeError, match="away"):
+        checks.unanswered(cast("Target", target), [address], TOKEN, 1.0)

@@ -12,7 +12,7 @@ import hcl2
 import pytest
 
 from drills.defects import answers, outside, services
-from drills.defects.defect import Defect
+from drills.defects.defect import WEAKNESS, Defect
 from fixtures.errors import UndoError, Unknown
 from fixtures.observe import schemas
 from fixtures.preflight.checks import IMMUTABLE
@@ -21,7 +21,9 @@ from fixtures.target import names
 from fixtures.target.capabilities import Completed
 from fixtures.target.options import DEPLOY_DIR
 from fixtures.target.target import Target
+from fixtures.workloads import weakness
 from fixtures.workloads.api.ops import ALERT_FIELDS, gap_health, shaped
+from fixtures.workloads.weakness import Weakness
 
 CHANGED = [
     pytest.param(job, change, id=f"{one.id}-{job}")
@@ -92,6 +94,21 @@ def test_planted_gaps_are_well_formed_and_more_than_a_page() -> None:
     honest, weak = gap_health(rows, answers.PAGE), gap_health(rows, answers.PAGE, capped_totals=True)
     assert not schemas.gaps_health(honest) and not schemas.gaps_health(weak)
     assert (honest["totals"]["open"], weak["totals"]["open"]) == (answers.GAPS, answers.PAGE)
+
+
+@pytest.mark.parametrize("defect", [one for one in answers.DEFECTS if one.jobs], ids=lambda one: one.id)
+def test_weaknesses_of_the_api_exist(defect: Defect) -> None:
+    for change in defect.jobs.values():
+        assert change.override is not None
+        for values in change.override({}).values():
+            assert WEAKNESS not in values or weakness.parse(values[WEAKNESS]).on
+
+
+def test_a_hidden_failure_is_hidden_by_both_endpoints() -> None:
+    (change,) = next(one for one in answers.DEFECTS if one.id == "store-failure-hidden").jobs.values()
+    assert change.override is not None
+    on = weakness.parse(change.override({})["api_env"][WEAKNESS]).on
+    assert on == {Weakness.GAPS_ZERO_ON_ERROR, Weakness.ALERTS_EMPTY_ON_ERROR}
 
 
 def test_the_alert_of_another_tool_is_wrong_in_one_word() -> None:
