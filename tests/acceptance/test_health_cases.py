@@ -116,6 +116,9 @@ class World:
     def convex(self) -> Any:
         return self.store
 
+    def passing(self, one: Service) -> bool | None:
+        return one.passing
+
     def instances(self, service: str) -> list[Service]:
         (job,) = (one for one in names.SERVICES if one.service == service)
         return [
