@@ -7,21 +7,22 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from fixtures.errors import ProbeError, Unknown
 from fixtures.faults import AllocFreeze, Journal
-from fixtures.observe import inside, schemas
+from fixtures.observe import inside, schemas, user
+from fixtures.observe.convex import ConvexProbe, ConvexSilent
 from fixtures.observe.eventually import eventually
 from fixtures.observe.http import Sample
 from fixtures.observe.listening import listeners
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import reachable
 from fixtures.readiness import exposure
-from fixtures.rollout import checks, stores
+from fixtures.rollout import checks, planted, stores, users
+from fixtures.rollout.undoing import afterwards
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
 
@@ -33,7 +34,11 @@ ALERTS = "/ops/alerts"
 VISIBLE = 10.0
 """Seconds until a row in the store shows in an endpoint that reads it on every request."""
 OUTAGE = 20.0
-"""Seconds the store is away at most: the API's own limit for a call, and one answer of each instance."""
+"""Seconds the store is away at most: the API's own limit for a call, one answer of each instance, and our own call."""
+SILENCE = 3.0
+"""Seconds without an answer to a call of our own, after which the store is known to be away."""
+ANY_TABLE = "acceptance_snapshot"
+"""What our own calls ask the store for: whether it answers is what counts."""
 
 
 def _latency(target: Target, samples: list[Sample]) -> float:
@@ -56,10 +61,6 @@ def _all_200(samples: list[Sample]) -> None:
     assert not bad, "; ".join(bad)
 
 
-def _stamp() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 @pytest.mark.rule("T1.1")
 def test_every_api_instance_is_healthy(target: Target, measure: Measure) -> None:
     """Each registered instance answers /health with the documented body, in time."""
@@ -72,14 +73,19 @@ def test_every_api_instance_is_healthy(target: Target, measure: Measure) -> None
 
 @pytest.mark.rule("T1.2")
 def test_gap_health_has_schema_and_truth(target: Target, measure: Measure) -> None:
-    """Each instance's totals and open gaps equal what stands in the store, read past the API."""
+    """Each instance's totals and gaps equal what stands in the store, which holds an open and a healing one at least."""
     token, convex = target.api_token(), target.convex()
 
     def stored() -> dict[str, set[str]]:
-        return {
-            status: {str(row["id"]) for row in convex.rows("data_gap_events", status=status)}
-            for status in ("open", "healing")
+        found: dict[str, set[str]] = {
+            status: {str(row["id"]) for row in convex.rows(planted.GAPS, status=status)}
+            for status in planted.STATES
         }
+        lacking = [status for status, ids in found.items() if not ids]
+        if lacking:
+            # An API that fails answers zeros, and zero equals zero.
+            raise Unknown("gaps in the store", f"none is {' or '.join(lacking)}", "one of each at least")
+        return found
 
     def differences() -> list[str]:
         # The monitor may move a gap between the two readings, so truth is tried for, not sampled once.
@@ -100,17 +106,16 @@ def test_gap_health_has_schema_and_truth(target: Target, measure: Measure) -> No
                 problems.append(f"{sample.url}: lists {len(listed)} events, the store has others")
         return problems
 
-    outcome = eventually(
-        "gap health equals the store",
-        differences,
-        lambda found: not found,
-        within=VISIBLE,
-        record=target.record,
-    )
-    assert outcome.met or not outcome.value, "; ".join(outcome.value or [])
-    outcome.known()
-    samples = _each(target, names.API, GAPS, token)
-    gaps = {status: len(ids) for status, ids in stored().items()}
+    with planted.a_gap_of_each_state(target):
+        eventually(
+            "gap health equals the store",
+            differences,
+            lambda found: not found,
+            within=VISIBLE,
+            record=target.record,
+        ).proven()
+        samples = _each(target, names.API, GAPS, token)
+        gaps = {status: len(ids) for status, ids in stored().items()}
     measure(instances=len(samples), slowest_seconds=_latency(target, samples), **gaps)
 
 
@@ -174,16 +179,17 @@ def test_every_rl_instance_is_healthy(target: Target, measure: Measure) -> None:
 
 @pytest.mark.rule("T1.6")
 def test_every_frontend_serves_and_reaches_the_api(target: Target, measure: Measure) -> None:
-    """Each instance serves its page, and a call through it is answered by the API, token and all."""
+    """Each instance serves its page, and a call through it is answered by gvfx-api as a service, token and all."""
     samples: list[Sample] = []
+    ends = users.api_ends(target)
     for one in checks.instances(target, names.FRONTEND):
         page = checks.must_answer(target, checks.url(one, "/"))
         assert page.status == 200, f"{page.url}: {page.status}"
         assert page.content_type.startswith("text/html"), f"{page.url}: {page.content_type}"
-        through = checks.must_answer(target, checks.url(one, f"/api/backend{ALERTS}"))
-        assert through.status == 200, f"{through.url}: {through.status} {through.text[:80]!r}"
-        problems = schemas.alerts(through.json())
-        assert not problems, f"{through.url}: {problems[:3]}"
+        through = checks.must_answer(target, checks.url(one, users.CALL))
+        upstream = through.headers.get(user.UPSTREAM, "")
+        problems = users.called(through.url, through.status, through.text, upstream, ends)
+        assert not problems, "; ".join(problems)
         samples += [page, through]
     measure(instances=len(samples) // 2, slowest_seconds=_latency(target, samples))
 
@@ -243,79 +249,62 @@ def test_catalogue_equals_running_allocations(target: Target, measure: Measure) 
 
 @pytest.mark.rule("T1.10")
 def test_planted_gap_appears_and_disappears(target: Target, measure: Measure) -> None:
-    """Plant a gap in the store, see it in every instance's answer, remove it, see it gone."""
-    target.require_scratch()
-    now = _stamp()
-    row = {
-        "pair": target.config.supported_pairs[0],
-        "source_type": "bingx_candles",
-        "interval": "15m",
-        "gap_start": now,
-        "gap_end": now,
-        "expected_interval_seconds": 900,
-        "gap_seconds": 900,
-        "missing_points": 1,
-        "status": "open",
-        "detected_at": now,
-        "last_seen_at": now,
-        "resolved_at": None,
-        "heal_attempts": 0,
-        "last_heal_at": None,
-        "details": {"planted_by": "acceptance"},
-    }
-    _appears_and_disappears(
-        target, measure, "data_gap_events", row, GAPS, lambda body: body.get("open_events", [])
-    )
+    """Plant an open and a healing gap in the store, see both in every instance's answer, remove them, see them gone."""
+    token = target.api_token()
+
+    def answers() -> list[list[planted.Row]]:
+        samples = _each(target, names.API, GAPS, token)
+        _all_200(samples)
+        return [one.json().get("open_events", []) for one in samples]
+
+    rows = tuple(map(planted.gap, planted.STATES))
+    _appears_and_disappears(target, measure, planted.GAPS, rows, answers)
 
 
 @pytest.mark.rule("T1.11")
 def test_planted_alert_appears_and_disappears(target: Target, measure: Measure) -> None:
-    """Plant an alert in the store, see it in every instance's answer, remove it, see it gone."""
-    target.require_scratch()
-    row = {
-        "category": "ops",
-        "severity": "low",
-        "metric": "acceptance_probe",
-        "value": 1,
-        "threshold": None,
-        "status": "open",
-        "triggered_at": _stamp(),
-        "metadata": {"planted_by": "acceptance"},
-    }
-    _appears_and_disappears(target, measure, "ops_alerts", row, ALERTS, lambda body: body)
+    """Plant an alert in the store, see it in every instance's answer and through every frontend, remove it, see it gone."""
+    token = target.api_token()
+
+    def answers() -> list[list[planted.Row]]:
+        # A frontend that asks another stack shows well-formed alerts, and never this one.
+        samples = _each(target, names.API, ALERTS, token) + _each(target, names.FRONTEND, users.CALL)
+        _all_200(samples)
+        return [one.json() for one in samples]
+
+    _appears_and_disappears(target, measure, planted.ALERTS, (planted.alert(),), answers)
 
 
 def _appears_and_disappears(
     target: Target,
     measure: Measure,
     table: str,
-    row: dict[str, Any],
-    path: str,
-    listed: Callable[[Any], list[dict[str, Any]]],
+    rows: tuple[planted.Row, ...],
+    answers: Callable[[], list[list[planted.Row]]],
 ) -> None:
-    convex, token = target.convex(), target.api_token()
-    identity = str(uuid.uuid4())
+    """`answers` asks everybody who must show the rows, and returns what each one lists."""
+    target.require_scratch()
+    wanted = {row["id"]: row["status"] for row in rows}
 
-    def shown() -> list[bool]:
-        samples = _each(target, names.API, path, token)
-        _all_200(samples)
-        return [any(item.get("id") == identity for item in listed(one.json())) for one in samples]
+    def shown() -> list[dict[str, Any]]:
+        """Of our rows, what each answer lists: the status by the id."""
+        return [
+            {item["id"]: item.get("status") for item in listed if item.get("id") in wanted}
+            for listed in answers()
+        ]
 
     assert not any(shown()), "shown before it was planted"
-    try:
-        convex.insert(table, {**row, "id": identity})
+    with planted.planted(target, table, *rows):
         appeared = eventually(
-            f"planted row of {table} is shown by every instance",
+            f"planted rows of {table} are shown by everybody",
             shown,
-            all,
+            lambda found: all(one == wanted for one in found),
             within=VISIBLE,
             record=target.record,
         )
         appeared.proven()
-    finally:
-        convex.delete(table, id=identity)
     gone = eventually(
-        f"removed row of {table} is shown by no instance",
+        f"removed rows of {table} are shown by nobody",
         shown,
         lambda found: not any(found),
         within=VISIBLE,
@@ -397,38 +386,73 @@ def test_registered_addresses_are_tailnet_addresses(target: Target, measure: Mea
 @pytest.mark.disruptive
 @pytest.mark.rule("T1.15")
 def test_api_fails_loudly_without_its_store(target: Target, faults: Journal, measure: Measure) -> None:
-    """Pauses the Convex container for seconds: every instance must answer gaps and alerts with an error."""
+    """Pauses Convex for seconds: gaps and alerts of every instance answer before, fail meanwhile, and answer again."""
     target.require("deploy")
-    token = target.api_token()
+    token, convex = target.api_token(), target.convex()
     running = target.nomad.running(names.CONVEX.id, names.CONVEX.task)
     assert len(running) == 1, f"{len(running)} Convex allocations run"
-    apis = checks.instances(target, names.API)
-    questions = [checks.url(one, path) for path in (ALERTS, GAPS) for one in apis]
+    questions = [
+        checks.url(one, path) for path in (ALERTS, GAPS) for one in checks.instances(target, names.API)
+    ]
 
     def ask(address: str) -> Sample:
         return checks.must_answer(target, address, token=token, timeout=OUTAGE / 3)
 
+    def unanswered() -> list[str]:
+        return checks.unanswered(target, questions, token, OUTAGE / 3)
+
+    # Who fails all the time fails loudly, too; and who could not be asked before proves nothing by silence.
+    eventually(
+        "gaps and alerts are answered before the outage",
+        unanswered,
+        lambda found: not found,
+        within=VISIBLE,
+        record=target.record,
+    ).known()
+    convex.rows(ANY_TABLE)
     container = f"{names.CONVEX.task}-{running[0].id}"
     start = time.monotonic()
-    # All at once: asked in turn, the last ones could be answered after the thaw.
-    with (
-        faults.applied(AllocFreeze(running[0].node_name, container, at_most=OUTAGE)),
-        ThreadPoolExecutor(len(questions)) as pool,
-    ):
-        answers = list(pool.map(ask, questions))
-        lasted = time.monotonic() - start
-    _recovered(target)
-    if lasted > OUTAGE - 1:
-        raise Unknown("outage of the API's store", f"answers took {lasted:.1f} s", f"below {OUTAGE:.0f} s")
-    alerts = {one.status for one in answers[: len(apis)]}
-    gaps = {one.status for one in answers[len(apis) :]}
-    if alerts == {200} and gaps == {200}:
-        # Both read the same store. If neither noticed, nothing was cut.
-        raise Unknown("outage of the API's store", "neither endpoint noticed it", "at least one error")
-    silent = [f"{one.url}: 200" for one in answers if one.status == 200]
-    assert not silent, f"healthy answers without a store: {silent}"
-    slowest = max(one.latency for one in answers)
-    measure(statuses=sorted(alerts | gaps), slowest_seconds=round(slowest, 3))
+    with afterwards(lambda: _recovered(target)):
+        # All at once: asked in turn, the last ones could be answered after the thaw.
+        with (
+            faults.applied(AllocFreeze(running[0].node_name, container, at_most=OUTAGE)),
+            ThreadPoolExecutor(len(questions)) as pool,
+        ):
+            answers = list(pool.map(ask, questions))
+            # The last question of all: a store that is silent now was so while the others were answered.
+            _silent(target, convex.url)
+            lasted = time.monotonic() - start
+        if lasted > OUTAGE - 1:
+            raise Unknown(
+                "outage of the API's store", f"answers took {lasted:.1f} s", f"below {OUTAGE:.0f} s"
+            )
+        lies = [f"{one.url}: 200" for one in answers if one.status == 200]
+        assert not lies, f"healthy answers without a store: {lies}"
+    again = eventually(
+        "gaps and alerts are answered again after the outage",
+        unanswered,
+        lambda found: not found,
+        within=deadlines.SERVICE_VISIBLE,
+        record=target.record,
+    )
+    again.proven()
+    measure(
+        statuses=sorted({one.status for one in answers}),
+        slowest_seconds=round(max(one.latency for one in answers), 3),
+        answered_again_after_seconds=round(again.elapsed, 3),
+    )
+
+
+def _silent(target: Target, url: str) -> None:
+    """A call of our own gets no answer from the store: it is away. Raises Unknown when it gets one."""
+    convex = ConvexProbe(url, target.record, timeout=SILENCE)
+    try:
+        convex.rows(ANY_TABLE)
+    except ConvexSilent:
+        return
+    finally:
+        convex.close()
+    raise Unknown("outage of the API's store", "it answers a call of our own", "silence")
 
 
 def _recovered(target: Target) -> None:
@@ -436,7 +460,7 @@ def _recovered(target: Target) -> None:
 
     def problems() -> list[str]:
         try:
-            target.convex().rows("acceptance_snapshot")
+            target.convex().rows(ANY_TABLE)
         except ProbeError as error:
             return [str(error)]
         return checks.catalogue_problems(target, names.CONVEX)

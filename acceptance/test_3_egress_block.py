@@ -718,7 +718,7 @@ def test_internal_dependencies_answer_with_an_exit_in_use(
     checked = eventually(
         "the worker's check from outside passes",
         lambda: [seen for seen in target.instances(names.WORKER_JOB) if seen.alloc_id == one.id],
-        lambda seen: bool(seen) and all(instance.passing for instance in seen),
+        lambda seen: bool(seen) and all(map(target.passing, seen)),
         within=deadlines.MARGIN,
         record=target.record,
     ).proven()

@@ -112,7 +112,7 @@ def test_the_worker_is_deployed(target: Target, phase3: Rollout, measure: Callab
     running = checks.deployed(target, names.WORKER_JOB, names.WORKER_TASK, 1)
     ready = eventually(
         "gvfx-worker is registered and passing",
-        lambda: [one for one in target.instances(names.WORKER_JOB) if one.passing],
+        lambda: [one for one in target.instances(names.WORKER_JOB) if target.passing(one)],
         lambda found: [one.alloc_id for one in found] == [running[0].id],
         within=deadlines.SERVICE_VISIBLE,
         record=target.record,

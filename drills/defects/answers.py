@@ -86,6 +86,18 @@ DEFECTS: tuple[Defect, ...] = (
         during=_many_gaps,
     ),
     Defect(
+        id="store-failure-hidden",
+        title="gaps and alerts are empty, and well, when their store fails",
+        mutation="gvfx-api: stand-in weaknesses gaps-zero-on-error and alerts-empty-on-error",
+        why="no endpoint contradicts the other one: only who knows the store to be away knows that both lie",
+        expected_red=frozenset({"T1.15"}),
+        jobs={
+            names.API.id: extra_environment(
+                "api_env", **{WEAKNESS: "gaps-zero-on-error,alerts-empty-on-error"}
+            )
+        },
+    ),
+    Defect(
         id="alert-of-another-tool",
         title="a tool of somebody else's raises an alert with a severity that nobody knows",
         mutation="Convex: an alert of severity critical, raised anew every 5 s",

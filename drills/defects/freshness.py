@@ -181,9 +181,7 @@ DEFECTS: tuple[Defect, ...] = (
         title="the gap endpoint answers zeros without reading the store",
         mutation="gvfx-api: stand-in weakness gaps-static-zero",
         why="zeros are true while there is no gap: one must be planted, or a pair fall silent, or the store go away",
-        expected_red=frozenset({"T1.10", "T1.15", "T6.4", "T6.5"}),
-        # Zero is true there as long as nothing happens to be open.
-        tolerated=frozenset({"T1.2"}),
+        expected_red=frozenset({"T1.2", "T1.10", "T1.15", "T6.4", "T6.5"}),
         jobs=_api("gaps-static-zero"),
     ),
 )

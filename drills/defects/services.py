@@ -16,8 +16,10 @@ from fixtures.target.target import Target
 
 DRAINED = frozenset({"T7.1", "T7.2"})
 """A node is only drained once Nomad knows everything on it to be healthy: by where an instance happens to be."""
-USERS = frozenset({"P4.1", "P4.3", "T1.6"})
+USERS = frozenset({"P4.1", "P4.3", "T1.6", "T1.11"})
 """What calls the API through the frontend; the rollback brings its users back that way."""
+ONE_API = "http://c1.node.consul:8787"
+"""The API's port of one app node, under the node's own name."""
 
 # Nomad gives a rollout 60 s by the rehearsal's settings: nothing has run for 59.9 s by then.
 _NEVER_LONG_ENOUGH = replace_once(
@@ -125,6 +127,19 @@ DEFECTS: tuple[Defect, ...] = (
         why="its page is served and its check passes; every call through it is answered with 401",
         expected_red=USERS,
         jobs={names.FRONTEND.id: extra_environment("frontend_env", **{WEAKNESS: "frontend-no-token"})},
+    ),
+    Defect(
+        id="frontend-calls-one-node",
+        title="every frontend calls the API of one node, past its service",
+        mutation=f"gvfx-frontend: API_BASE_URL {ONE_API}",
+        why=(
+            "it knows the token and answers with what stands in the store, as an API outside Nomad could: only the"
+            " address that was asked tells. Users and the rollback's way back look at it as well"
+        ),
+        expected_red=USERS - {"T1.11"},
+        # Drains of earlier lines may have left no API on that node: then no call is answered at all.
+        tolerated=frozenset({"T1.11"}),
+        jobs={names.FRONTEND.id: extra_environment("frontend_env", API_BASE_URL=ONE_API)},
     ),
     Defect(
         id="frontend-registered-by-allocation",

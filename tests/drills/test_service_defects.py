@@ -12,16 +12,19 @@ import hcl2
 import pytest
 
 from drills.defects import answers, outside, services
-from drills.defects.defect import Defect
+from drills.defects.defect import WEAKNESS, Defect
 from fixtures.errors import UndoError, Unknown
 from fixtures.observe import schemas
 from fixtures.preflight.checks import IMMUTABLE
 from fixtures.readiness import exposure
+from fixtures.rollout import users
 from fixtures.target import names
 from fixtures.target.capabilities import Completed
 from fixtures.target.options import DEPLOY_DIR
 from fixtures.target.target import Target
+from fixtures.workloads import weakness
 from fixtures.workloads.api.ops import ALERT_FIELDS, gap_health, shaped
+from fixtures.workloads.weakness import Weakness
 
 CHANGED = [
     pytest.param(job, change, id=f"{one.id}-{job}")
@@ -60,6 +63,13 @@ def test_only_a_rollout_must_be_healthy_for_so_long_not_a_drain(defect: Defect) 
     assert "false" in str(body["update"][0]["auto_revert"]).lower()
 
 
+def test_an_api_of_one_node_is_not_the_service_and_nothing_else_is_wrong() -> None:
+    asked = f"{services.ONE_API}/ops/alerts"
+    (problem,) = users.called("call", 200, "[]", asked)
+    assert "asked http://c1.node.consul:8787/ops/alerts, not gvfx-api.service.consul:8787" in problem
+    assert users.called("call", 200, "[]", "http://gvfx-api.service.consul:8787/ops/alerts") == []
+
+
 def test_the_moving_tag_is_one_and_every_node_has_it_meanwhile() -> None:
     said: list[tuple[str, list[str]]] = []
 
@@ -85,6 +95,21 @@ def test_planted_gaps_are_well_formed_and_more_than_a_page() -> None:
     honest, weak = gap_health(rows, answers.PAGE), gap_health(rows, answers.PAGE, capped_totals=True)
     assert not schemas.gaps_health(honest) and not schemas.gaps_health(weak)
     assert (honest["totals"]["open"], weak["totals"]["open"]) == (answers.GAPS, answers.PAGE)
+
+
+@pytest.mark.parametrize("defect", [one for one in answers.DEFECTS if one.jobs], ids=lambda one: one.id)
+def test_weaknesses_of_the_api_exist(defect: Defect) -> None:
+    for change in defect.jobs.values():
+        assert change.override is not None
+        for values in change.override({}).values():
+            assert WEAKNESS not in values or weakness.parse(values[WEAKNESS]).on
+
+
+def test_a_hidden_failure_is_hidden_by_both_endpoints() -> None:
+    (change,) = next(one for one in answers.DEFECTS if one.id == "store-failure-hidden").jobs.values()
+    assert change.override is not None
+    on = weakness.parse(change.override({})["api_env"][WEAKNESS]).on
+    assert on == {Weakness.GAPS_ZERO_ON_ERROR, Weakness.ALERTS_EMPTY_ON_ERROR}
 
 
 def test_the_alert_of_another_tool_is_wrong_in_one_word() -> None:

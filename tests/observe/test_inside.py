@@ -50,9 +50,12 @@ class Here:
     def exec(self, alloc: str, task: str, argv: list[str], timeout: float = 10) -> ExecResult:
         if argv[0] in self.missing:
             raise ProbeError("exec", "executable file not found", "an exit code")
-        done = subprocess.run(
-            argv, capture_output=True, text=True, check=False, timeout=timeout, env=self.env
-        )
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, check=False, timeout=timeout, env=self.env
+            )
+        except FileNotFoundError:
+            raise ProbeError("exec", "executable file not found", "an exit code") from None
         return ExecResult(done.returncode, done.stdout, done.stderr)
 
 
@@ -76,26 +79,6 @@ def test_no_tool_is_unknown() -> None:
         inside.reach(cast("Any", nothing), "alloc", "api", "127.0.0.1:1", ["127.0.0.1:2"])
 
 
-def test_dependencies_from_the_environment(listener: int, closed_port: int) -> None:
-    env = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "GOOD": f"postgresql://user:hunter2@localhost:{listener}",
-        "DOWN": f"http://127.0.0.1:{closed_port}",
-        "NOWHERE": "http://no-such-name.invalid:1",
-    }
-    found = {
-        one.variable: one
-        for one in inside.dependencies(
-            cast("Any", Here(env=env)), "alloc", "api", ("GOOD", "DOWN", "NOWHERE", "UNSET")
-        )
-    }
-    assert found["GOOD"].ok and "127.0.0.1" in found["GOOD"].addresses
-    assert not found["DOWN"].ok and found["DOWN"].addresses == ("127.0.0.1",)
-    assert not found["NOWHERE"].ok and found["NOWHERE"].addresses == ()
-    assert not found["UNSET"].ok and "not set" in found["UNSET"].error
-    assert "hunter2" not in repr(found)
-
-
 def test_only_the_named_variables_leave_a_task() -> None:
     env = {"PATH": "/usr/bin:/bin", "PAIRS": "A-B,C=D e", "EMPTY": "", "SECRET": "hunter2"}
     found = inside.environment(cast("Any", Here(env=env)), "alloc", "api", ("PAIRS", "EMPTY", "UNSET"))
@@ -107,15 +90,6 @@ def test_only_the_named_variables_leave_a_task() -> None:
 
     with pytest.raises(ProbeError, match="no sh"):
         inside.environment(cast("Any", Broken()), "alloc", "api", ("PAIRS",))
-
-
-def test_dependencies_without_answers_are_unknown() -> None:
-    class Silent(Here):
-        def exec(self, alloc: str, task: str, argv: list[str], timeout: float = 10) -> ExecResult:
-            return ExecResult(127, "", "python3: not found")
-
-    with pytest.raises(Unknown, match="not found"):
-        inside.dependencies(cast("Any", Silent()), "alloc", "api", ("X",))
 
 
 def test_reachability_of_many_ends(listener: int, closed_port: int) -> None:

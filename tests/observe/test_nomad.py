@@ -270,6 +270,11 @@ class Asked(BaseHTTPRequestHandler):
                  "CreateTime": 2_500_000_000, "FailedTGAllocs": {"worker": METRIC}},
                 {"ID": "e2", "JobID": "gvfx-worker", "Status": "blocked", "FailedTGAllocs": None},
             ],
+            "/v1/service/gvfx-api": [
+                {"ID": "_nomad-task-1", "ServiceName": API, "Address": "100.64.0.1", "Port": 8787, "AllocID": "good",
+                 "NodeID": "n1"},
+            ],
+            **{f"/v1/client/allocation/{one}/checks": found for one, found in CHECKS.items()},
         }  # fmt: skip
         content = json.dumps(answers.get(path, {})).encode()
         self.send_response(200)
@@ -280,6 +285,31 @@ class Asked(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
 
+
+def result(service: str, status: str, check: str = "alive") -> dict[str, Any]:
+    """One result, as `nomad alloc checks -json` shows it."""
+    return {
+        "Check": check, "Group": "gvfx-api.api[0]", "ID": f"{service}-{check}", "Mode": "healthiness",
+        "Output": "nomad: http ok", "Service": service, "Status": status, "StatusCode": 200, "Task": "",
+        "Timestamp": 1_764_000_000,
+    }  # fmt: skip
+
+
+def results(*all_: dict[str, Any]) -> dict[str, Any]:
+    return {one["ID"]: one for one in all_}
+
+
+API = "gvfx-api"
+CHECKS: dict[str, Any] = {
+    "good": results(result(API, "success"), result(API, "success", "ready"), result("metrics", "failure")),
+    "bad": results(result(API, "success"), result(API, "failure", "ready")),
+    "young": results(result(API, "pending")),
+    "others": results(result("metrics", "success")),
+    "none": {},
+    # The client knows the allocation and made no check of it.
+    "null": None,
+}
+"""Answers about an allocation of each name."""
 
 METRIC: dict[str, Any] = {
     "NodesAvailable": {"dc1": 2},
@@ -345,3 +375,37 @@ def test_evaluations_say_why_there_is_no_place(asked: tuple[nomad.NomadProbe, li
     }
     assert blocked.refused == {}
     assert nomad_types.refusal({}) == "0 nodes ready and eligible, 0 looked at, 0 filtered"
+
+
+# -- services without Consul -----------------------------------------------------------------------------------
+
+
+def instance(alloc: str) -> nomad_types.Service:
+    return nomad_types.Service(f"_nomad-task-{alloc}", API, "100.64.0.1", 8787, alloc, None, "n1")
+
+
+def test_a_registration_of_nomads_own_says_nothing_of_its_checks(
+    asked: tuple[nomad.NomadProbe, list[Any], int],
+) -> None:
+    probe, requests_, _ = asked
+    (found,) = probe.service(API)
+    assert (found.alloc_id, found.address, found.port, found.passing) == ("good", "100.64.0.1", 8787, None)
+    assert probe.passing(found) is True
+    assert [path for _, path, _ in requests_] == [
+        "/v1/service/gvfx-api", "/v1/client/allocation/good/checks",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("alloc", "passing"), [("good", True), ("bad", False), ("young", False)])
+def test_every_check_of_the_service_must_succeed(
+    asked: tuple[nomad.NomadProbe, list[Any], int], alloc: str, passing: bool
+) -> None:
+    assert asked[0].passing(instance(alloc)) is passing
+
+
+@pytest.mark.parametrize("alloc", ["others", "none", "null"])
+def test_a_check_without_a_result_is_unknown(
+    asked: tuple[nomad.NomadProbe, list[Any], int], alloc: str
+) -> None:
+    with pytest.raises(ProbeError, match=f"checks of gvfx-api in {alloc}(.|\n)*no result"):
+        asked[0].passing(instance(alloc))

@@ -166,8 +166,10 @@ def test_a_planted_alert_is_taken_away_again() -> None:
     def delete(table: str, id: str) -> None:
         del rows[id]
 
-    store = SimpleNamespace(insert=insert, delete=delete)
-    target = SimpleNamespace(require_scratch=lambda: None, convex=lambda: store)
+    store = SimpleNamespace(
+        insert=insert, delete=delete, rows=lambda table, id: [*filter(None, [rows.get(id)])]
+    )
+    target = SimpleNamespace(require_scratch=lambda: None, convex=lambda: store, record=InMemory())
     with pytest.raises(ValueError, match="body"), users.planted_alert(cast("Target", target)) as identity:
         assert list(rows) == [identity]
         raise ValueError("body")
