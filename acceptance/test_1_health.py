@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from fixtures.errors import ProbeError, Unknown
 from fixtures.faults import AllocFreeze, Journal
@@ -48,7 +49,7 @@ def _latency(target: Target, samples: list[Sample]) -> float:
     return round(slowest, 4)
 
 
-def _each(target: Target, job: names.Job, path: str, token: str | None = None) -> list[Sample]:
+def _each(target: Target, job: names.Job, path: str, token: SecretStr | None = None) -> list[Sample]:
     """One answer of every registered instance, as many as the plan says."""
     return [
         checks.must_answer(target, checks.url(one, path), token=token)
@@ -145,8 +146,8 @@ def test_token_is_demanded(target: Target, measure: Measure) -> None:
             wrong = {
                 "no token": None,
                 "an empty token": {"Authorization": "Bearer"},
-                "a wrong token": {"Authorization": f"Bearer {token[::-1]}x"},
-                "another scheme": {"Authorization": f"Basic {token}"},
+                "a wrong token": {"Authorization": f"Bearer {token.get_secret_value()[::-1]}x"},
+                "another scheme": {"Authorization": f"Basic {token.get_secret_value()}"},
             }
             for name, headers in wrong.items():
                 asked += 1

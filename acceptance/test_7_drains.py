@@ -54,7 +54,7 @@ class Calls:
             target.record,
             kept={BY_ANSWER: slo.KEPT_ANSWER},
         )
-        token = {"Authorization": f"Bearer {target.api_token()}"}
+        token = {"Authorization": f"Bearer {target.api_token().get_secret_value()}"}
         self.store = Caller(
             Call(ITS_STORE, port, "/ops/alerts?limit=1", lambda status, body: status == 200, within, token),
             name.addresses,

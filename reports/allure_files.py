@@ -33,6 +33,7 @@ def write(
     directory.mkdir(parents=True, exist_ok=True)
     facts = {
         "verdict": verdict.word,
+        "of": verdict.subject.line,
         "scope": verdict.scope,
         "run": verdict.run,
         "python": platform.python_version(),

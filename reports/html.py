@@ -9,12 +9,13 @@ from pathlib import Path
 
 from fixtures.history.events import JSON
 from fixtures.history.log import History
+from fixtures.history.notes import SELECTED
 from fixtures.history.rules import TESTS
 
 from .render import counts, short
 from .style import STYLE
 from .timeline import clock, spans, svg
-from .verdict import SELECTED, RuleResult, Verdict
+from .verdict import RuleResult, Verdict
 
 REPORT = "report.html"
 """The page's file name inside a run directory."""
@@ -59,14 +60,19 @@ def write(verdict: Verdict, history: History, path: Path) -> Path:
 
 
 def _banner(verdict: Verdict) -> str:
+    warning = f"<p><strong>{escape(verdict.subject.warning)}</strong></p>" if verdict.subject.warning else ""
     return (
-        f'<header class="{verdict.word.lower()}"><h1>{escape(verdict.word)}</h1>'
+        f'<header class="{verdict.word.lower()}">{warning}<h1>{escape(verdict.word)}</h1>'
         f"<p>{_SENTENCES[verdict.word]}</p><p>{escape(counts(verdict.rules))}</p></header>"
     )
 
 
 def _facts(verdict: Verdict, history: History) -> str:
-    facts = {"run": verdict.run, "scope": verdict.scope.removeprefix("scope: ")}
+    facts = {
+        "of": verdict.subject.line.removeprefix("target: "),
+        "run": verdict.run,
+        "scope": verdict.scope.removeprefix("scope: "),
+    }
     if history.events:
         first, last = history.events[0].wall, history.events[-1].wall
         facts["began"] = datetime.fromtimestamp(first, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

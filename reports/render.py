@@ -17,8 +17,8 @@ _MARKS = {"passed": "pass", "failed": "FAIL", "unknown": "????"}
 
 
 def lines(verdict: Verdict) -> list[str]:
-    """One line per rule, its messages, the problems, the scope, and the verdict last."""
-    found: list[str] = []
+    """A seeded defect, one line per rule, its messages, the problems, target and scope, and the verdict last."""
+    found = [verdict.subject.warning] if verdict.subject.warning else []
     said: dict[str, str] = {}
     for result in verdict.rules:
         required = "" if result.rule.required else " (not required)"
@@ -29,7 +29,7 @@ def lines(verdict: Verdict) -> list[str]:
         for message in result.messages:
             found += [f"             {line}" for line in _once(message, result.rule.id, said).splitlines()]
     found += [f"problem: {problem}" for problem in verdict.problems]
-    found.append(verdict.scope)
+    found += [verdict.subject.line, verdict.scope]
     if verdict.wall_s:
         share = verdict.unavoidable_s / verdict.wall_s
         found.append(
@@ -72,9 +72,11 @@ def to_json(verdict: Verdict) -> dict[str, JSON]:
         for result in verdict.rules
     ]
     return {
+        "seeded_defect": verdict.subject.defect or None,
         "verdict": verdict.word,
         "exit_code": verdict.exit_code,
         "release": verdict.release,
+        "subject": verdict.subject.to_json(),
         "scope": verdict.scope,
         "wall_s": verdict.wall_s,
         "unavoidable_s": round(verdict.unavoidable_s, 1),
@@ -86,7 +88,9 @@ def to_json(verdict: Verdict) -> dict[str, JSON]:
 
 def to_markdown(verdict: Verdict) -> str:
     """One page: the verdict first, then what stands in its way, then every rule."""
-    parts = [f"# {verdict.word}", "", f"Run `{verdict.run}`, {verdict.scope}. {counts(verdict.rules)}.", ""]
+    parts = [f"**{_cell(verdict.subject.warning)}**", ""] if verdict.subject.warning else []
+    parts += [f"# {verdict.word}", "", f"{_cell(verdict.subject.line)}", ""]
+    parts += [f"Run `{verdict.run}`, {verdict.scope}. {counts(verdict.rules)}.", ""]
     if verdict.problems:
         parts += ["## Problems", "", *(f"- {_cell(problem)}" for problem in verdict.problems), ""]
     parts += ["| rule | outcome | statement | measured | seconds |", "|---|---|---|---|---|"]
@@ -97,6 +101,9 @@ def to_markdown(verdict: Verdict) -> str:
         parts.append(
             f"| {result.rule.id} | {outcome} | {_cell(result.rule.title)} | {measured} | {seconds} |"
         )
+    if verdict.subject.specs:
+        parts += ["", "| job | digest of its spec |", "|---|---|"]
+        parts += [f"| {_cell(job)} | `{sha256}` |" for job, sha256 in verdict.subject.specs.items()]
     troubled = [result for result in verdict.rules if result.messages]
     for result in troubled:
         body = "\n\n".join(result.messages).replace("```", "'''")

@@ -16,14 +16,16 @@ from typing import Literal
 from fixtures.history import judge
 from fixtures.history.events import JSON, Event
 from fixtures.history.log import History
+from fixtures.history.notes import FINISHED, LEAK, SELECTED
 from fixtures.history.results import CheckResult, Outcome, worst
 from fixtures.history.rules import BY_ID, RULES, Rule
+
+from . import subject
+from .subject import Subject
 
 Word = Literal["GO", "NO-GO", "UNKNOWN", "REFUSED"]
 EXIT_CODES: dict[Word, int] = {"GO": 0, "NO-GO": 1, "UNKNOWN": 2, "REFUSED": 3}
 
-SELECTED, FINISHED, LEAK = "selected", "finished", "leak"
-"""Names of the notes a run leaves: which tests it chose, how it ended, which files held a secret."""
 UNAVOIDABLE = "unavoidable_seconds"
 """Name of the figure by which a rule says how long the system's own timers made it wait: floors from the settings."""
 
@@ -44,7 +46,7 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The word, the rules behind it, and the problems that belong to no rule."""
+    """The word, the rules behind it, the problems that belong to no rule, and what it is of."""
 
     word: Word
     rules: tuple[RuleResult, ...]
@@ -52,6 +54,7 @@ class Verdict:
     run: str
     wall_s: float = 0.0
     """From the first event to the last."""
+    subject: Subject = Subject()
 
     @property
     def unavoidable_s(self) -> float:
@@ -65,9 +68,10 @@ class Verdict:
 
     @property
     def release(self) -> bool:
-        """True when every required rule of the catalogue was in scope."""
+        """True when every required rule of the catalogue was in scope, of one known target without a seeded defect."""
         covered = {result.rule.id for result in self.rules}
-        return all(rule.id in covered for rule in RULES if rule.required)
+        whole = all(rule.id in covered for rule in RULES if rule.required)
+        return whole and self.subject.stated and not self.subject.defect
 
     @property
     def scope(self) -> str:
@@ -88,12 +92,13 @@ def compute(history: History, selected: Collection[str] | None = None) -> Verdic
         _judge(_rule(one), events.get(one, []), chosen.get(one, frozenset()), again.get(one, []))
         for one in ids
     )
-    problems = tuple(_problems(history, ids, events))
+    found = subject.of(history)
+    problems = (*_problems(history, ids, events), *subject.problems(found))
     required = [result for result in results if result.rule.required]
     run = history.events[0].run if history.events else ""
     walls = [event.wall for event in history.events]
     wall = max(walls) - min(walls) if walls else 0.0
-    return Verdict(_word(required, problems), results, problems, run, round(wall, 1))
+    return Verdict(_word(required, problems), results, problems, run, round(wall, 1), found)
 
 
 def _word(required: Collection[RuleResult], problems: Collection[str]) -> Word:

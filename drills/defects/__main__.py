@@ -9,6 +9,7 @@ Exit status: 0 every line matches, 1 some line does not, 2 the matrix could not 
 from __future__ import annotations
 
 import argparse
+import os
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from fixtures.errors import SuiteError
 from fixtures.history.log import EventLog
 from fixtures.target.options import DEPLOY_DIR, ROOT, TargetOptions
 from fixtures.target.rehearsal import ensure_target, held
+from reports.redact import Redactor
 
 
 def main(argv: list[str]) -> int:
@@ -52,9 +54,10 @@ def main(argv: list[str]) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    with EventLog(directory / "matrix.ndjson", stamp) as record:
+    redactor = Redactor.from_environment(os.environ)
+    with EventLog(directory / "matrix.ndjson", stamp, redact=redactor) as record:
         try:
-            with held() as lock, closing(ensure_target(options, record)) as target:
+            with held() as lock, closing(ensure_target(options, record, redactor.add)) as target:
                 tests = "phase3 or phase4 or trial" if given.trial else "phase3"
 
                 def rules(defect: Defect) -> frozenset[str] | None:

@@ -24,9 +24,8 @@ from fixtures.errors import Refused
 from fixtures.history.rules import RULES
 from fixtures.target import hcl, names
 from fixtures.target.change import DeploymentChange, JobChange, chain, replace_once
+from fixtures.target.options import DEFECT
 from fixtures.target.target import Target
-
-ENVIRONMENT = "GVFX_DEFECT"
 
 _UNFENCED_TOKEN = chain(
     # The spec refuses to start without a token, so the check goes together with the token.
@@ -247,10 +246,10 @@ CONTROLS = frozenset(
 
 def change_from_environment() -> DeploymentChange | None:
     """The change of the defect named by GVFX_DEFECT, None when it is unset. Refused for an unknown name."""
-    wanted = os.environ.get(ENVIRONMENT, "")
+    wanted = os.environ.get(DEFECT, "")
     if not wanted:
         return None
     if wanted not in BY_ID:
-        raise Refused(f"{ENVIRONMENT}={wanted}", "no such defect", f"one of {', '.join(BY_ID)}")
+        raise Refused(f"{DEFECT}={wanted}", "no such defect", f"one of {', '.join(BY_ID)}")
     defect = BY_ID[wanted]
     return defect.change() if defect.jobs else None

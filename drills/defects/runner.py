@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drills.defects import matrix
-from drills.defects.catalogue import ENVIRONMENT
 from drills.defects.defect import Defect
 from fixtures.errors import SuiteError, Unknown
 from fixtures.history.log import EVENTS, History, read_events
 from fixtures.observe.recording import Recording
 from fixtures.rollout.rollout import BATCH
 from fixtures.target import deadlines
-from fixtures.target.options import ROOT, TargetOptions
+from fixtures.target.options import DEFECT, ROOT, TargetOptions
 from fixtures.target.target import Target
 from reports.verdict import asked
 
@@ -77,7 +76,8 @@ class Runner:
 
     def _pytest(self, defect: Defect, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, ENVIRONMENT: defect.id if defect.jobs else ""}
+        # Also one that changes no job: the run's own verdict must not pass for one about a sound target.
+        environment = {**os.environ, DEFECT: "" if defect is CLEAN else defect.id}
         argv = [
             sys.executable, "-m", "pytest", "acceptance", "-m", self._tests, "--target", "rehearsal", "--keep",
             "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),

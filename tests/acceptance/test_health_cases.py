@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 
 from acceptance import test_1_health as t1
 from fixtures.errors import ProbeError, Unknown
@@ -408,7 +409,9 @@ def test_silence_is_nobodys_fault_while_this_machine_sees_nobody(world: World) -
 
     target = SimpleNamespace(http=SimpleNamespace(get=silent), nomad=SimpleNamespace(nodes=list))
     address = "http://100.64.0.1:8787/ops/alerts"
-    assert checks.unanswered(cast("Target", target), [address], TOKEN, 1.0) == [f"{address}: ConnectError"]
+    assert checks.unanswered(cast("Target", target), [address], SecretStr(TOKEN), 1.0) == [
+        f"{address}: ConnectError"
+    ]
     target.nomad.nodes = away
     with pytest.raises(ProbeError, match="away"):
-        checks.unanswered(cast("Target", target), [address], TOKEN, 1.0)
+        checks.unanswered(cast("Target", target), [address], SecretStr(TOKEN), 1.0)

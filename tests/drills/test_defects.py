@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from drills.defects import catalogue, matrix
-from drills.defects.defect import extra_environment, repeatedly
+from drills.defects import catalogue, matrix, runner
+from drills.defects.defect import Defect, extra_environment, repeatedly
 from fixtures.errors import ProbeError, Refused
 from fixtures.history.events import Event
 from fixtures.history.rules import BY_ID
-from fixtures.target.options import DEPLOY_DIR
+from fixtures.observe.recording import InMemory
+from fixtures.target.options import DEFECT, DEPLOY_DIR, TargetOptions
+from fixtures.target.target import Target
 
 CHANGES = [
     pytest.param(defect.id, job, id=f"{defect.id}-{job}")
@@ -54,16 +58,42 @@ def test_what_was_seen_red_can_be_seen_by_the_tests_of_a_phase() -> None:
 
 
 def test_a_defect_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(catalogue.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(DEFECT, raising=False)
     assert catalogue.change_from_environment() is None
-    monkeypatch.setenv(catalogue.ENVIRONMENT, "gaps-false-zero")
+    monkeypatch.setenv(DEFECT, "gaps-false-zero")
     change = catalogue.change_from_environment()
     assert change is not None and set(change.jobs) == {"gvfx-api"}
-    monkeypatch.setenv(catalogue.ENVIRONMENT, "second-worker-on-legacy")
+    monkeypatch.setenv(DEFECT, "second-worker-on-legacy")
     assert catalogue.change_from_environment() is None
-    monkeypatch.setenv(catalogue.ENVIRONMENT, "typo")
+    monkeypatch.setenv(DEFECT, "typo")
     with pytest.raises(Refused, match="no such defect"):
         catalogue.change_from_environment()
+
+
+@pytest.mark.parametrize(
+    ("defect", "named"),
+    [
+        (runner.CLEAN, ""),
+        (catalogue.BY_ID["gaps-false-zero"], "gaps-false-zero"),
+        (catalogue.BY_ID["second-worker-on-legacy"], "second-worker-on-legacy"),
+    ],
+    ids=lambda one: getattr(one, "id", one),
+)
+def test_a_run_knows_its_defect_whether_or_not_it_changes_a_job(
+    defect: Defect, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DEFECT, "of-somebody-else")
+    ran: list[dict[str, str]] = []
+
+    def run(argv: list[str], *, env: dict[str, str], **more: Any) -> None:
+        ran.append(env)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    found = runner.Runner(
+        cast("Target", None), InMemory(), TargetOptions(), tmp_path, lambda line: None, 0, "phase3"
+    )
+    found._pytest(defect, tmp_path)
+    assert [one[DEFECT] for one in ran] == [named]
 
 
 def test_extra_environment_keeps_what_is_there() -> None:

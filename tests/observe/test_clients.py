@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from fixtures.errors import ProbeError
 from fixtures.observe.consul import ConsulProbe, dns_end, service
@@ -183,7 +184,7 @@ def test_a_status_is_an_answer_and_silence_is_not() -> None:
 
     record = InMemory()
     probe = HttpProbe(record, httpx.MockTransport(answer))
-    sample = probe.get("http://api/x", token="t")  # noqa: S106
+    sample = probe.get("http://api/x", token=SecretStr("t"))
     assert (sample.status, sample.text) == (500, "Internal Server Error")
     with pytest.raises(ProbeError):
         sample.json()

@@ -9,6 +9,8 @@ import pytest
 
 from fixtures.history.log import History, read_events
 
+from .opened import Run
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -59,3 +61,9 @@ class Session:
 @pytest.fixture
 def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Session:
     return Session(pytester, monkeypatch)
+
+
+@pytest.fixture
+def run(inner: Session) -> Run:
+    """Sessions with a pretended target, each a process of its own."""
+    return Run(inner)

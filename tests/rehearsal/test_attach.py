@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from fixtures.errors import Refused
 from fixtures.observe.recording import InMemory
-from fixtures.rehearsal import attach, lifecycle, specs
+from fixtures.rehearsal import attach, cluster, lifecycle, specs
+from fixtures.rehearsal.capabilities import RehearsalTailnet
+from fixtures.rehearsal.machines import Machines
+from fixtures.rehearsal.progress import Progress
 from fixtures.rehearsal.state import State, UseLock
 from fixtures.rehearsal.topology import HOSTS
+from fixtures.target.capabilities import KeyState
 from fixtures.target.options import TargetOptions
 
 RUNNING = {host.name: "running" for host in HOSTS}
@@ -75,6 +80,52 @@ def test_without_one_it_is_built(rehearsals: Rehearsals) -> None:
     assert ensure() == "the target"
     assert rehearsals.calls == ["build", "target"]
     assert not the_lock_is_free(), "the target holds it until it is closed"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_every_secret_is_told_before_anything_is_done_with_it(
+    rehearsals: Rehearsals, state: State, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    told: list[str] = []
+
+    def target(*words: object) -> object:
+        assert words[-1] == told.append, "keys made later are told by the target"
+        assert set(told) == set(strings(state.secrets()))
+        return "the target"
+
+    monkeypatch.setattr(attach, "_target", target)
+    state.kept = state.ready = kept
+    state.save()
+    attach.ensure_target(TargetOptions(timers="short"), InMemory(), told.append)
+    assert len(set(told)) > 15
+
+
+def strings(values: Any) -> list[str]:
+    if isinstance(values, str):
+        return [values] if values else []
+    return [
+        one for inner in (values.values() if isinstance(values, dict) else values) for one in strings(inner)
+    ]
+
+
+def test_keys_made_later_are_told(state: State) -> None:
+    told: list[str] = []
+    machines = SimpleNamespace(
+        run=lambda *words, **more: SimpleNamespace(returncode=0, stdout='{"key": "hskey-1"}')
+    )
+    tailnet = RehearsalTailnet(state, cast("Machines", machines), told.append)
+    kinds: tuple[KeyState, ...] = ("good", "used", "expired")
+    for kind in kinds:
+        assert tailnet.auth_key(kind) == told.pop() == "hskey-1"
+    assert tailnet.auth_key("unknown") == told.pop()
+
+
+def test_a_builder_tells_what_it_makes(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(cluster, "Machines", lambda state: SimpleNamespace())
+    builder = cluster.Builder(state, Progress({}), told.append)
+    builder._secrets()
+    assert set(told) == set(strings(state.secrets())) and len(set(told)) > 12
 
 
 @pytest.mark.parametrize(("keep", "calls"), [(False, ["build", "down"]), (True, ["build"])])

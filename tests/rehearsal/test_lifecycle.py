@@ -15,6 +15,7 @@ from fixtures.rehearsal import attach, cluster, doctor, lifecycle, machines
 from fixtures.rehearsal.progress import Progress
 from fixtures.rehearsal.state import State, labels, runs_dir
 from fixtures.rehearsal.topology import HOSTS
+from fixtures.target.hiding import Hide
 
 
 class Engine:
@@ -52,7 +53,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 def building(monkeypatch: pytest.MonkeyPatch, end: Callable[[], None]) -> None:
     """A build that does nothing but end this way."""
 
-    def build(state: State, progress: Progress) -> None:
+    def build(state: State, progress: Progress, hide: Hide) -> None:
+        hide("made while building")
         with progress.step("hosts"):
             end()
 
@@ -70,7 +72,9 @@ def test_a_run_that_was_built_stands_and_knows_its_times(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     building(monkeypatch, lambda: None)
-    state = lifecycle.build("short", keep=True)
+    told: list[str] = []
+    state = lifecycle.build("short", keep=True, hide=told.append)
+    assert told == ["made while building"]
     assert state.kept and set(state.seconds) == {"hosts"}
     assert engine.removed == []
 

@@ -44,4 +44,13 @@ def run(*events: Event, truncated: bool = False, damaged: int = 0) -> History:
     return History(events, truncated, damaged)
 
 
+def opened(label: str = "rehearsal 0123abcd (short timers)", **data: JSON) -> Event:
+    return event("note", "target", label=label, **{"compression": 1.0, "secrets_hidden": 20, **data})
+
+
+def asked(**settings: JSON) -> Event:
+    """The good run's selection, with these settings."""
+    return event("note", "selected", rules={"T1.1": ["t.py::a"]}, settings=settings)
+
+
 GOOD = (selected(T1_1=["t.py::a"]), decided("T1.1"), finished())

@@ -10,7 +10,7 @@ from fixtures.history.events import Event
 from reports import html, timeline
 from reports.verdict import compute
 
-from .made import GOOD, decided, event, fault, finished, run, selected
+from .made import GOOD, asked, decided, event, fault, finished, opened, run, selected
 
 VOID = {"meta", "rect", "line", "br"}
 
@@ -100,6 +100,14 @@ def test_problems_and_settings_are_shown() -> None:
     assert "<li>host-down on c1 (x1): begun, and never verified undone</li>" in text
     assert "<dt>timers</dt><dd>short</dd>" in text
     assert "<h2>Problems</h2>" not in page(*GOOD)[0]
+
+
+def test_the_target_is_named_and_a_seeded_defect_comes_first() -> None:
+    sound, _ = page(asked(target="rehearsal", deploy_dir="specs"), opened(), GOOD[1], GOOD[2])
+    assert "<dt>of</dt><dd>rehearsal 0123abcd (short timers), specs</dd>" in sound
+    assert "seeded defect" not in sound
+    text, _ = page(asked(defect=EVIL), opened(EVIL), GOOD[1], GOOD[2])
+    assert text.index("seeded defect: ") < text.index("<h1>GO</h1>") and "<script" not in text
 
 
 def test_an_empty_history_has_a_page_too() -> None:

@@ -6,11 +6,11 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fixtures.history.events import JSON
-from reports.redact import REPLACEMENT, SHORTEST, Redactor, is_secret_name
+from reports.redact import LONGEST_WORD, REPLACEMENT, SHORTEST, Redactor, is_secret_name
 
 SECRET = "hunter2/&hunter2"  # noqa: S105
 
@@ -23,12 +23,38 @@ def test_a_value_is_hidden_in_every_form() -> None:
 
 
 def test_a_secret_inside_another_leaves_no_rest() -> None:
-    redactor = Redactor(["abcdef", "abcdef-ghijkl"])
-    assert redactor.text("x abcdef-ghijkl y abcdef") == f"x {REPLACEMENT} y {REPLACEMENT}"
+    redactor = Redactor(["abcdef-9", "abcdef-9-ghijkl"])
+    assert redactor.text("x abcdef-9-ghijkl y abcdef-9") == f"x {REPLACEMENT} y {REPLACEMENT}"
 
 
-def test_what_is_too_short_would_blank_the_report() -> None:
-    assert Redactor(["a" * (SHORTEST - 1), ""]).text("aaaaaaa") == "aaaaaaa"
+@pytest.mark.parametrize("value", ["", "a", "admin", "s3cr3t!", "postgres", "POSTGRES", "minioadmin"])
+def test_what_is_too_plain_would_blank_the_report(value: str) -> None:
+    redactor = Redactor()
+    assert not redactor.add(value) and not redactor.known
+    assert redactor.text(f"gvfx-{value} stands") == f"gvfx-{value} stands"
+
+
+@pytest.mark.parametrize(
+    "value", ["s3cr3t!!", "a" * (LONGEST_WORD + 1), "hunter-two", "12345678", "Postgres"]
+)
+def test_what_is_hidden_is_told(value: str) -> None:
+    redactor = Redactor()
+    assert redactor.add(value) and redactor.known == {value}
+    assert redactor.text(f"x{value}y") == f"x{REPLACEMENT}y"
+
+
+def test_halves_that_a_shortened_repr_leaves() -> None:
+    redactor = Redactor(["0123456789abcdef"])
+    for text in (
+        "{'token': '0123456789ab...', 1}",
+        "{'a': '...456789abcdef'}",
+        "x 0123456789abcde...23456789abcdef",
+    ):
+        hidden = redactor.text(text)
+        assert "456789" not in hidden and REPLACEMENT in hidden, hidden
+    # Neither a few characters that anything may end in, nor a half where nothing was cut.
+    for text in ("tries 0123456...", "0123456789ab", "0123456789ab, then ..."):
+        assert redactor.text(text) == text
 
 
 @pytest.mark.parametrize(
@@ -40,6 +66,9 @@ def test_what_is_too_short_would_blank_the_report() -> None:
         ("AWS_SECRET_ACCESS_KEY", True),
         ("x.api.key", True),
         ("credentials", True),
+        ("session", False),
+        ("BINGX_WS_ENABLED", False),
+        ("POSTGRES_DB", False),
         ("keyboard", False),
         ("nodeid", False),
         ("message", False),
@@ -47,6 +76,43 @@ def test_what_is_too_short_would_blank_the_report() -> None:
 )
 def test_names_of_secrets(name: str, secret: bool) -> None:
     assert is_secret_name(name) == secret
+
+
+SENSITIVE = (
+    "API_TOKEN",
+    "BINGX_API_KEY",
+    "BINGX_SECRET_KEY",
+    "BINANCE_API_KEY",
+    "BINANCE_SECRET_KEY",
+    "TELEGRAM_API_ID",
+    "TELEGRAM_API_HASH",
+    "TELEGRAM_SESSION",
+    "OPENAI_API_KEY",
+    "TS_AUTHKEY",
+    "POSTGRES_USER",
+    "POSTGRES_PASSWORD",
+    "TIMESCALE_URL",
+    "MINIO_ROOT_USER",
+    "MINIO_ROOT_PASSWORD",
+    "CONVEX_INSTANCE_SECRET",
+    "CONVEX_SELF_HOSTED_ADMIN_KEY",
+    "RL_SERVICE_API_KEY",
+)
+"""As the application's contract lists them (section 9)."""
+
+
+@pytest.mark.parametrize("name", SENSITIVE)
+def test_every_sensitive_name_of_the_application(name: str) -> None:
+    assert is_secret_name(name)
+    assert Redactor.from_environment({name: "a-value-of-it"}).text("a-value-of-it") == REPLACEMENT
+
+
+def test_a_password_in_a_url_is_known_apart_from_it() -> None:
+    redactor = Redactor.from_environment(
+        {"TIMESCALE_URL": "postgres://u:p%40ss-word@h/db", "PLACE_URL": "http://h/x"}
+    )
+    assert redactor.text("with p@ss-word, with p%40ss-word") == f"with {REPLACEMENT}, with {REPLACEMENT}"
+    assert redactor.text("http://h/x") == "http://h/x"
 
 
 def test_the_environment_is_known_and_places_are_not_secrets() -> None:
@@ -97,6 +163,7 @@ def test_bearer_tokens_and_passwords_in_urls_need_not_be_known() -> None:
     ),
 )
 def test_a_known_secret_never_comes_through(secret: str, rest: JSON) -> None:
+    assume(Redactor().add(secret))
     record: dict[str, JSON] = {"a": f"x{secret}y", "b": [rest, {"c": secret}], secret: rest}
     assert json.dumps(secret)[1:-1] not in json.dumps(Redactor([secret])(record))
 

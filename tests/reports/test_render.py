@@ -7,7 +7,7 @@ from pathlib import Path
 from reports import render
 from reports.verdict import compute
 
-from .made import decided, fault, finished, run, selected
+from .made import GOOD, asked, decided, event, fault, finished, opened, run, selected
 
 VERDICT = compute(
     run(
@@ -32,6 +32,7 @@ def test_the_table_ends_with_the_word() -> None:
         "????  T1.3   every instance answers /ops/alerts with schema",
         "             t.py::c: never decided",
         "problem: host-down on c1 (x1): begun, and never verified undone",
+        "target: none was opened",
         VERDICT.scope,
         "verdict: NO-GO  (1 passed, 1 failed, 1 unknown)",
     ]
@@ -85,3 +86,52 @@ def test_the_share_of_the_systems_own_timers_is_said() -> None:
     )
     assert render.lines(found)[-2].startswith("time: 60 s, of which the system's own timers took 15 s (25%)")
     assert render.to_json(found)["unavoidable_s"] == 15.0
+
+
+REHEARSED = compute(
+    run(
+        asked(target="rehearsal", timers="short", deploy_dir="deploy/nomad"),
+        opened(compression=1440.0),
+        decided("T1.1"),
+        finished(),
+    )
+)
+SPOILT = compute(
+    run(
+        asked(target="rehearsal", deploy_dir="else|where", defect="no-guard"),
+        opened(),
+        decided("T1.1"),
+        finished(),
+    )
+)
+LINE = "target: rehearsal 0123abcd (short timers), deploy/nomad, observation compressed 1440x"
+
+
+def test_every_form_says_of_what_it_is() -> None:
+    assert LINE in render.lines(REHEARSED)
+    assert render.to_markdown(REHEARSED).splitlines()[:3] == ["# GO", "", LINE]
+    found = render.to_json(REHEARSED)
+    assert found["seeded_defect"] is None and found["subject"] == {
+        "target": "rehearsal 0123abcd (short timers)",
+        "timers": "short",
+        "deploy_dir": "deploy/nomad",
+        "observation_compression": 1440.0,
+        "spec_sha256": {},
+        "versions": {},
+    }
+
+
+def test_a_seeded_defect_is_said_before_anything_else() -> None:
+    warning = "seeded defect: no-guard (the target is broken on purpose)"
+    assert render.lines(SPOILT)[0] == warning
+    assert render.to_markdown(SPOILT).startswith(f"**{warning}**\n\n# GO\n")
+    assert list(render.to_json(SPOILT).items())[0] == ("seeded_defect", "no-guard")
+    assert "else\\|where" in render.to_markdown(SPOILT)
+    assert "defect" not in "".join(render.lines(REHEARSED)) + render.to_markdown(REHEARSED)
+
+
+def test_digests_of_the_specs_have_their_table() -> None:
+    spec = event("note", "spec", job="gvfx-api", sha256="ab12")
+    page = render.to_markdown(compute(run(*GOOD[:-1], spec, GOOD[-1])))
+    assert "| gvfx-api | `ab12` |" in page
+    assert "digest" not in render.to_markdown(compute(run(*GOOD)))

@@ -12,7 +12,7 @@ from fixtures.history.rules import BY_ID, RULES
 from reports import verdict as verdict_module
 from reports.verdict import EXIT_CODES, Verdict, compute, open_faults
 
-from .made import GOOD, decided, event, fault, finished, run, selected
+from .made import GOOD, decided, event, fault, finished, opened, run, selected
 
 GO = run(*GOOD)
 
@@ -154,10 +154,10 @@ def test_every_required_rule_makes_a_release_verdict() -> None:
     ids = [rule.id for rule in RULES]
     chosen = event("note", "selected", rules={one: [f"t.py::{one}"] for one in ids})
     events = [decided(one, nodeid=f"t.py::{one}") for one in reversed(ids)]
-    verdict = compute(run(chosen, *events, finished()))
+    verdict = compute(run(chosen, opened(), *events, finished()))
     assert verdict.release and verdict.word == "GO"
     assert [one.rule.id for one in verdict.rules] == ids, "not in the order of the catalogue"
-    verdict = compute(run(chosen, *events[1:], finished()))
+    verdict = compute(run(chosen, opened(), *events[1:], finished()))
     assert verdict.release and verdict.word == "UNKNOWN"
 
 

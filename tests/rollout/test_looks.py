@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
 from fixtures.errors import ProbeError, Unknown
 from fixtures.observe.convex import ConvexError
@@ -22,6 +23,7 @@ from fixtures.rollout.observation import Seen
 from fixtures.target import names
 from fixtures.target.target import Target
 
+TOKEN = SecretStr("the-token")
 AWAY = ProbeError("it", "ConnectError", "an answer")
 
 
@@ -87,7 +89,7 @@ class World:
         self.logs_: dict[str, str] = {names.WATCH_TASK: said("exit-active", "e1"), names.TAILSCALE_TASK: ""}
         self.allocations_: list[Allocation] | ProbeError = [self.allocation("alloc-0001")]
         self.sees = True
-        self.tokens: list[tuple[str, str | None]] = []
+        self.tokens: list[tuple[str, SecretStr | None]] = []
         self.nomad = SimpleNamespace(allocations=self._allocations, logs=self._logs, nodes=self._nodes)
         self.http = SimpleNamespace(get=self._get)
 
@@ -100,8 +102,8 @@ class World:
     def require_scratch(self) -> None:
         return
 
-    def api_token(self) -> str:
-        return "the-token"
+    def api_token(self) -> SecretStr:
+        return TOKEN
 
     def convex(self) -> FakeConvex:
         return self.store
@@ -124,7 +126,7 @@ class World:
             raise AWAY
         return []
 
-    def _get(self, address: str, *, token: str | None, timeout: float) -> Any:
+    def _get(self, address: str, *, token: SecretStr | None, timeout: float) -> Any:
         self.tokens.append((address, token))
         answer = self.answers.get(address, 200)
         if isinstance(answer, ProbeError):
@@ -180,7 +182,7 @@ def test_a_sound_target_is_seen_sound_and_left_as_it_was(world: World) -> None:
     assert found.guard == triggers.Guard(active=True)
     assert found.runs is not None and len(found.runs.cycles) == 1 and not found.runs.incidents
     assert world.store.rows_ == []
-    assert all(token == ("the-token" if "/ops/" in address else None) for address, token in world.tokens)
+    assert all(token == (TOKEN if "/ops/" in address else None) for address, token in world.tokens)
     assert len(world.tokens) == 6
     assert seen(world, runs=False).runs is None
 

@@ -71,6 +71,30 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.nomad_token.get_secret_value() == "hunter2"
 
 
+def test_what_is_wrong_with_a_file_is_said_without_its_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even in a traceback with every argument and local variable."""
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "hunter3")
+    file = tmp_path / "live.toml"
+    file.write_text('NOMAD_TOKEN = "hunter2"\nnomad_addr = "not an address"\n')
+    with pytest.raises(config.ConfigError) as error:
+        config.load(file)
+    below = str(error.getrepr(funcargs=True, showlocals=True, tbfilter=lambda info: info.traceback[1:]))
+    assert "not an address" in below and "nomad_token" in below and "hunter" not in below
+
+
+def test_every_secret_that_is_given_is_told() -> None:
+    found = config.described({"nomad_addr": "http://n:4646", "nomad_token": "hunter2", "pgpassword": ""})
+    assert found.secrets == ("hunter2",)
+    secret = [
+        name for name, field in config.TargetConfig.model_fields.items() if "Secret" in str(field.annotation)
+    ]
+    assert config.described(
+        {"nomad_addr": "http://n:4646", **{name: name for name in secret}}
+    ).secrets == tuple(secret)
+
+
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMAD_ADDR", "http://nomad:4646")
     monkeypatch.setenv("MARKET_GOLD_PAIRS", "")

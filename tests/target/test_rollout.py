@@ -27,7 +27,7 @@ class FakeDeploy:
     def submit(self, job: str, variables: dict[str, object] | None = None) -> DeploymentResult:
         assert (variables is not None) == (job == "gvfx-worker-egress-check")
         self.submitted.append(job)
-        return DeploymentResult(job, 1, True, "")
+        return DeploymentResult(job, 1, True, f"digest of {job}")
 
     def wait_healthy(self, job: str, timeout: float) -> None:
         if job in self.broken:
@@ -99,6 +99,9 @@ def test_all_phases_once_in_order() -> None:
     run.through(3)
     run.through(3)
     assert target.deploy.submitted == [step.job for step in STEPS if step.job]
+    deployed = [step.job for step in STEPS if step.action == "deploy" and step.job]
+    specs = [(one.data["job"], one.data["sha256"]) for one in target.record.events if one.name == "spec"]
+    assert specs == [(job, f"digest of {job}") for job in deployed]
     assert not target.legacy_runs
     for step in STEPS:
         run.outcome(step.id).proven()
