@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.target import names
-from tests.deploy.spec import JOBS, Spec, example, mutated, one, spec
+from tests.deploy.spec import JOBS, README, Spec, example, mutated, one, spec
 from tests.guard.test_fence import SCRIPT, TAILNET, fenced
 
 FENCED = [job for job in JOBS if not job.startswith("gvfx-worker")]
@@ -89,3 +89,14 @@ def test_settings_are_the_scripts() -> None:
 def test_the_example_passes_the_scripts_own_checks(tmp_path: Path) -> None:
     code, said, _ = fenced(tmp_path, FENCE_ALLOWED_CIDRS=example()["fence_allowed_cidrs"])
     assert code == 0, said
+
+
+def test_the_readme_explains_every_refusal() -> None:
+    """Each code that the script's head lists and its body gives, and no other."""
+    text = SCRIPT.read_text()
+    head, body = text.split("set -uf", 1)
+    given = set(re.findall(r"\bdie (\d+) ", body))
+    listed = set(re.findall(r"(?m)(?<=[ #]{3})(\d\d)  ", head[head.index("# Exit codes") :]))
+    section = README.read_text().split("## The fence\n", 1)[1].split("\n## ", 1)[0]
+    (codes,) = re.findall(r"Exit codes of task `fence`: (.*?)\. ", section)
+    assert given == listed == set(re.findall(r"\b\d\d\b", codes)) != set()

@@ -354,8 +354,8 @@ def test_the_kernel_lets_out_only_this(said: dict[str, Any], when: str) -> None:
 
 
 def test_what_is_refused_is_counted(said: dict[str, Any]) -> None:
-    assert said["refused at first"] == 0
-    assert said["refused"] >= 5
+    """Five tries at least; the last words of a connection from before may be among those at first."""
+    assert said["refused"] - said["refused at first"] >= 5
 
 
 def test_a_connection_from_before_does_not_go_on(said: dict[str, Any]) -> None:
