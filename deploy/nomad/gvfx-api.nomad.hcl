@@ -28,6 +28,22 @@ variable "backend_image" {
   }
 }
 
+variable "egress_image" {
+  type        = string
+  description = "Egress image: busybox, jq, curl, nft, ip, tailscale, worker-egress-guard.sh and service-fence.sh."
+  default     = "registry.invalid/gvfx-egress:replace-with-git-sha"
+  validation {
+    condition     = var.egress_image != "" && regex_replace(var.egress_image, "^[^@[:space:]]+(:[0-9a-f]{40}|@sha256:[0-9a-f]{64})$", "") == ""
+    error_message = "The variable egress_image must be an immutable image: a 40-digit git SHA as its tag, or a @sha256 digest."
+  }
+}
+
+variable "fence_allowed_cidrs" {
+  type        = string
+  description = "Networks to which services and data plane may begin connections, CSV: the tailnet, and what the API calls outside it, such as OpenAI; never the exchange."
+  default     = "100.64.0.0/10"
+}
+
 variable "api_entrypoint" {
   type        = list(string)
   description = "Replaces the image's entrypoint; empty keeps it."
@@ -259,6 +275,38 @@ job "gvfx-api" {
         path     = "/health"
         interval = var.check_interval
         timeout  = var.check_timeout
+      }
+    }
+
+    # The exchange is out of reach on whatever node this runs: the namespace lets out answers to callers, and what begins
+    # here only to these networks. The main task starts when the table is in the kernel.
+    task "fence" {
+      driver = "docker"
+      lifecycle {
+        hook    = "prestart"
+        sidecar = false
+      }
+
+      restart {
+        attempts = 0
+        mode     = "fail"
+      }
+
+      config {
+        image      = var.egress_image
+        entrypoint = ["/usr/local/bin/service-fence.sh"]
+        force_pull = false
+        cap_drop   = ["all"]
+        cap_add    = ["net_admin"]
+      }
+
+      env {
+        FENCE_ALLOWED_CIDRS = var.fence_allowed_cidrs
+      }
+
+      resources {
+        cpu    = 50
+        memory = 64
       }
     }
 

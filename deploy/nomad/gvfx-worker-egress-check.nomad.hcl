@@ -17,7 +17,7 @@ variable "namespace" {
 
 variable "egress_image" {
   type        = string
-  description = "Egress image: busybox, jq, curl, nft, ip, tailscale and worker-egress-guard.sh."
+  description = "Egress image: busybox, jq, curl, nft, ip, tailscale, worker-egress-guard.sh and service-fence.sh."
   default     = "registry.invalid/gvfx-egress:replace-with-git-sha"
   validation {
     condition     = var.egress_image != "" && regex_replace(var.egress_image, "^[^@[:space:]]+(:[0-9a-f]{40}|@sha256:[0-9a-f]{64})$", "") == ""

@@ -26,7 +26,7 @@ backend_image = "registry.invalid/gvfx-backend:replace-with-git-sha"
 # Frontend image; NEXT_PUBLIC_* values are baked in at build time. [frontend]
 frontend_image = "registry.invalid/gvfx-frontend:replace-with-git-sha"
 
-# Egress image: busybox, jq, curl, nft, ip, tailscale and worker-egress-guard.sh. [worker-egress-check, worker]
+# Egress image: busybox, jq, curl, nft, ip, tailscale, worker-egress-guard.sh and service-fence.sh. [postgres, objectstore, convex, postgres-backup, rl-service, api, frontend, worker-egress-check, worker]
 egress_image = "registry.invalid/gvfx-egress:replace-with-git-sha"
 
 # ---- Cluster
@@ -42,6 +42,9 @@ app_node_class = "app"
 
 # Node class that may carry the worker. [worker-egress-check, worker]
 egress_node_class = "egress-worker"
+
+# Networks to which services and data plane may begin connections, CSV: the tailnet, and what the API calls outside it, such as OpenAI; never the exchange. [postgres, objectstore, convex, postgres-backup, rl-service, api, frontend]
+fence_allowed_cidrs = "100.64.0.0/10"
 
 # ---- Exit nodes and egress
 

@@ -178,7 +178,7 @@ DEFECTS: tuple[Defect, ...] = (
         mutation="Nomad: metadata role=witness on the last app node",
         why="what runs there goes on; nothing is ever placed there again, and the stores have one node left",
         expected_red=frozenset({"P0.5", "P0.9"}),
-        # What is moved off the other app node finds no place, or one from which the exchange can be reached.
+        # What is moved off the other app node may find no place: then there is nothing to try the exchange from.
         tolerated=frozenset({"T3.4", *(f"T5.{n}" for n in range(1, 7)), *(f"T7.{n}" for n in range(1, 6))}),
         during=_client_is_the_witness,
     ),

@@ -10,8 +10,8 @@ from drills.defects.defect import Defect, During
 from fixtures.errors import UndoError, Unknown
 from fixtures.observe.eventually import eventually
 from fixtures.observe.reachability import reachable
-from fixtures.target import names
-from fixtures.target.change import JobChange
+from fixtures.target import hcl, names
+from fixtures.target.change import JobChange, Override
 from fixtures.target.target import Target
 
 PREFLIGHT_FAILED = frozenset({"P3.2", "P3.3", "P3.4", "P4.2", "P4.3"})
@@ -85,6 +85,11 @@ def _counter_is_blind(target: Target) -> Iterator[None]:
         yield
 
 
+def _on_egress_nodes(**more: object) -> Override:
+    """Nodes without a firewall that would keep its pods in."""
+    return lambda own: {"app_node_class": "egress-worker", **more}
+
+
 def swapped(own: Mapping[str, Any]) -> Mapping[str, Any]:
     """Each exit is expected to show what the next one shows."""
     exits, shown = zip(
@@ -123,15 +128,31 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         id="frontend-on-egress-nodes",
-        title="the frontend runs on the nodes of the worker",
-        mutation="gvfx-frontend: app_node_class egress-worker",
+        title="the frontend runs on the nodes of the worker, without its fence",
+        mutation="gvfx-frontend: app_node_class egress-worker; task fence runs true",
         why=(
             "it is healthy and has two nodes; those have a way to the internet, and only the worker's namespace a kill"
             " switch. The tries that show it are packets from the wrong address themselves"
         ),
         expected_red=frozenset({"T3.1", "T3.4"}),
         jobs={
-            names.FRONTEND.id: JobChange(override=lambda own: {"app_node_class": "egress-worker"}),
+            names.FRONTEND.id: JobChange(
+                mutate=hcl.task_command(names.FENCE_TASK, ["/bin/sh", "-c", "true"]),
+                override=_on_egress_nodes(),
+            ),
+        },
+    ),
+    Defect(
+        id="fence-lets-all-out",
+        title="the frontend's fence stands and lets everything out",
+        mutation="gvfx-frontend: fence_allowed_cidrs 0.0.0.0/0, app_node_class egress-worker",
+        why=(
+            "its task succeeds and the table is in the kernel, right in every rule but for one set: only a try from"
+            " inside tells, and only on a node without a firewall of its own"
+        ),
+        expected_red=frozenset({"T3.1", "T3.4"}),
+        jobs={
+            names.FRONTEND.id: JobChange(override=_on_egress_nodes(fence_allowed_cidrs="0.0.0.0/0")),
         },
     ),
     Defect(

@@ -287,18 +287,25 @@ def test_a_failing_backup_gives_up_before_the_next() -> None:
 def test_the_backup_is_dumped_before_it_is_uploaded() -> None:
     """A prestart task that must succeed, then the main task."""
     tasks = spec("gvfx-postgres-backup").tasks
-    assert {name: task.hook for name, task in tasks.items()} == {"dump": "prestart", "upload": "main"}
+    hooks = {"fence": "prestart", "dump": "prestart", "upload": "main"}
+    assert {name: task.hook for name, task in tasks.items()} == hooks
 
 
 STORE_HOOKS = {
-    "gvfx-postgres": {"volume-check": "prestart", "postgres": "main", "bootstrap": "poststart"},
+    "gvfx-postgres": {
+        "fence": "prestart",
+        "volume-check": "prestart",
+        "postgres": "main",
+        "bootstrap": "poststart",
+    },
     "gvfx-objectstore": {
+        "fence": "prestart",
         "volume-check": "prestart",
         "objectstore": "main",
         "bootstrap": "poststart",
         "probe": "poststart sidecar",
     },
-    "gvfx-convex": {"convex": "main", "probe": "poststart sidecar"},
+    "gvfx-convex": {"fence": "prestart", "convex": "main", "probe": "poststart sidecar"},
 }
 
 

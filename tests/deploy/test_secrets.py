@@ -268,7 +268,7 @@ def test_what_a_rotated_secret_does(job: str, task: str, mode: str) -> None:
 def test_copies_do_not_restart_at_the_same_moment() -> None:
     """A splay on the services with two of them."""
     for job in ("gvfx-api", "gvfx-frontend", "gvfx-rl-service"):
-        (template,) = (body for task in spec(job).tasks.values() for body in task.body["template"])
+        (template,) = (body for task in spec(job).tasks.values() for body in task.templates.values())
         assert template["splay"] == "10s"
 
 

@@ -118,6 +118,27 @@ def test_the_alert_of_another_tool_is_wrong_in_one_word() -> None:
     assert not schemas.alerts([{**told, "severity": "high"}])
 
 
+def test_an_open_fence_is_either_gone_or_wide_and_all_else_is_as_it_was() -> None:
+    gone, wide = (
+        {one.id: one for one in outside.DEFECTS}[name].jobs[names.FRONTEND.id]
+        for name in ("frontend-on-egress-nodes", "fence-lets-all-out")
+    )
+    assert gone.mutate is not None and gone.override is not None and wide.override is not None
+
+    def group(text: str) -> Any:
+        (body,) = hcl2.loads(text)["job"][0].values()
+        return next(iter(body["group"][0].values()))
+
+    before, after = group(spec(names.FRONTEND.id)), group(gone.mutate(spec(names.FRONTEND.id)))
+    fence, fenced = (one["task"][0]['"fence"'] for one in (after, before))
+    assert "true" in str(fence["config"][0].pop("entrypoint"))
+    fenced["config"][0].pop("entrypoint")
+    assert before == after
+    nodes = {"app_node_class": "egress-worker"}
+    assert gone.override({}) == nodes
+    assert wide.mutate is None and wide.override({}) == {**nodes, "fence_allowed_cidrs": "0.0.0.0/0"}
+
+
 def test_swapped_addresses_belong_to_the_other_exit() -> None:
     assert outside.swapped(OWN) == {
         names.EXPECTED_IPS_VARIABLE: "100.64.0.1=203.0.113.12,100.64.0.2=203.0.113.11"

@@ -65,6 +65,16 @@ def environment(jobs: Jobs, **values: str) -> None:
     task(jobs, names.WORKER_JOB, names.WATCH_TASK)["Env"].update(values)
 
 
+def fence(jobs: Jobs, job: str) -> dict[str, Any]:
+    return task(jobs, job, names.FENCE_TASK)
+
+
+def allow(jobs: Jobs, networks: str) -> None:
+    """What the API may call, with an echo that the worker is told by its address."""
+    fence(jobs, API)["Env"].update(FENCE_ALLOWED_CIDRS=networks)
+    environment(jobs, TS_EGRESS_CHECK_URLS="https://api.ipify.org, http://198.51.100.80/")
+
+
 Seed = Callable[[Jobs], object]
 WORKER, API = names.WORKER_JOB, names.API.id
 SEEDS: dict[str, tuple[str, Seed]] = {
@@ -143,6 +153,55 @@ SEEDS: dict[str, tuple[str, Seed]] = {
         "T3.4",
         lambda jobs: task(jobs, API, "api")["Config"].update(cap_add=["net_admin"]),
     ),
+    "a frontend with a sidecar": (
+        "T3.4",
+        lambda jobs: task(jobs, names.FRONTEND.id, "frontend").update(Name=names.TAILSCALE_TASK),
+    ),
+    "a store without a fence": (
+        "T3.4",
+        lambda jobs: group(jobs, names.POSTGRES.id)["Tasks"].remove(fence(jobs, names.POSTGRES.id)),
+    ),
+    "a backup without a fence": (
+        "T3.4",
+        lambda jobs: group(jobs, names.BACKUP_JOB)["Tasks"].remove(fence(jobs, names.BACKUP_JOB)),
+    ),
+    "a fence that comes afterwards": (
+        "T3.4",
+        lambda jobs: fence(jobs, names.RL.id)["Lifecycle"].update(Hook="poststart"),
+    ),
+    "a fence that nobody waits for": (
+        "T3.4",
+        lambda jobs: fence(jobs, names.RL.id)["Lifecycle"].update(Sidecar=True),
+    ),
+    "a fence that is none": (
+        "T3.4",
+        lambda jobs: fence(jobs, names.FRONTEND.id)["Config"].update(entrypoint=["/bin/true"]),
+    ),
+    "a fence that is given something else to do": (
+        "T3.4",
+        lambda jobs: fence(jobs, names.FRONTEND.id)["Config"].update(args=["off"]),
+    ),
+    "a fence without its right": (
+        "T3.4",
+        lambda jobs: fence(jobs, names.CONVEX.id)["Config"].update(cap_add=None),
+    ),
+    "a fence with one right too many": (
+        "T3.4",
+        lambda jobs: fence(jobs, names.CONVEX.id)["Config"].update(cap_add=["net_admin", "net_raw"]),
+    ),
+    "a fence with the engine's rights": (
+        "T3.4",
+        lambda jobs: fence(jobs, names.CONVEX.id)["Config"].update(cap_drop=["net_raw"]),
+    ),
+    "a privileged fence": ("T3.4", lambda jobs: fence(jobs, API)["Config"].update(privileged=True)),
+    "a fence in another namespace": (
+        "T3.4",
+        lambda jobs: group(jobs, API)["Networks"][0].update(Mode="host"),
+    ),
+    "a fence that lets everything out": ("T3.4", lambda jobs: allow(jobs, "100.64.0.0/10, 0.0.0.0/0")),
+    "a fence that lets out to the echo": ("T3.4", lambda jobs: allow(jobs, "100.64.0.0/10,198.51.100.0/24")),
+    "a fence with no list of networks": ("T3.4", lambda jobs: allow(jobs, "tailnet")),
+    "a fence that lets nothing out": ("T3.4", lambda jobs: allow(jobs, " , ")),
     "addresses good for any exit": (
         "T3.25",
         lambda jobs: environment(jobs, TS_EGRESS_EXPECTED_IPS="203.0.113.11,203.0.113.12"),
@@ -166,7 +225,10 @@ SEEDS: dict[str, tuple[str, Seed]] = {
 }  # fmt: skip
 
 
-CONSEQUENCES: dict[str, set[str]] = {"an API under another name": {"T1.1"}}
+CONSEQUENCES: dict[str, set[str]] = {
+    "an API under another name": {"T1.1"},
+    "a frontend with a sidecar": {"P2.3"},
+}
 """Other rules that a seed breaks, and must."""
 
 
@@ -176,6 +238,15 @@ def test_each_check_sees_a_spec_that_is_wrong(shipped: Jobs, name: str) -> None:
     jobs = copy.deepcopy(shipped)
     seed(jobs)
     assert set(broken(jobs)) - CONSEQUENCES.get(name, set()) == {rule}
+
+
+def test_what_the_api_must_call_may_be_let_out(shipped: Jobs) -> None:
+    """Another network, and a capability under its other name, are no fault; nor is a target without a backup."""
+    jobs = copy.deepcopy(shipped)
+    allow(jobs, "100.64.0.0/10,203.0.113.0/24")
+    fence(jobs, API)["Config"].update(cap_add=["CAP_NET_ADMIN"])
+    del jobs[names.BACKUP_JOB]
+    assert broken(jobs) == {}
 
 
 def test_no_check_is_without_a_seed() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from fixtures.rehearsal import images, oci
 from fixtures.rehearsal.oci import Image, Layer
+from tests.deploy.spec import JOBS, spec
 
 
 def layer(directory: Path, content: bytes = b"a tar") -> Layer:
@@ -104,3 +105,17 @@ def test_stand_ins_get_the_packages_their_own_need() -> None:
     names = [one.metadata["Name"].lower() for one in images._distributions(["httpx"])]
     assert {"httpx", "httpcore", "anyio", "certifi"} <= set(names)
     assert "pytest" not in names and names == sorted(names)
+
+
+def test_the_egress_image_has_the_scripts_that_the_specs_start_in_it(tmp_path: Path) -> None:
+    images._fill_scripts(tmp_path)
+    started = {
+        word
+        for job in JOBS
+        for task in spec(job).tasks.values()
+        if task.config["image"] == "var.egress_image"
+        for word in task.config["entrypoint"]
+    }
+    assert len(started) == 2
+    for word in started:
+        assert (tmp_path / word.lstrip("/")).stat().st_mode & 0o777 == 0o755
