@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from fixtures.errors import ProbeError, Unknown
 from fixtures.observe import freshness, stored
@@ -105,7 +106,7 @@ def build(convex_app: Callable[..., Any], known_pairs: Pairs) -> Iterator[Build]
             http=HttpProbe(record, Bridge(create_api(api), loop)),
             nomad=Nomad(**environment),
             convex=lambda: convex,
-            api_token=lambda: "secret",
+            api_token=lambda: SecretStr("secret"),
             instances=lambda service: [
                 Service(f"i{n}", service, f"10.0.0.{n}", 8787, None, True) for n in (1, 2)
             ],
