@@ -89,7 +89,8 @@ derive_pod_network() {
 
 # The last to look at a packet (300), so that nothing sends it elsewhere afterwards. Answers are known by their direction:
 # "established" alone would let a connection go on that began before the table stood. A connect by IPv6 would hear of an
-# unreachable net only after its second try, a second later: it is reset.
+# unreachable net only after its second try, a second later: it is reset. Protocols by number (58 ICMPv6, 6 TCP): the
+# image knows no names of them.
 table_text() {
   cat <<TABLE
 add table inet gvfx_fence
@@ -100,10 +101,10 @@ table inet gvfx_fence {
   chain outp {
     type filter hook output priority 300; policy drop;
     oifname "lo" accept
-    ip6 daddr { fe80::/10, ff02::/16 } meta l4proto ipv6-icmp accept
+    ip6 daddr { fe80::/10, ff02::/16 } meta l4proto 58 accept
     ip daddr @allowed accept
     meta nfproto ipv4 ct state established,related ct direction reply accept
-    meta nfproto ipv6 meta l4proto tcp counter name refused reject with tcp reset
+    meta nfproto ipv6 meta l4proto 6 counter name refused reject with tcp reset
     counter name refused reject with icmpx type admin-prohibited
   }
   chain forw {

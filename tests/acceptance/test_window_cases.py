@@ -234,7 +234,7 @@ def nothing(scene: takeover.Scene) -> Iterator[None]:
     yield
 
 
-RESTART = Case("restart", "T8.1", nothing, "restarted", lambda scene: 2.0, killed=False)
+RESTART = Case("restart", "T8.1", nothing, "restarted", lambda scene: takeover.Down(0.0, 2.0), killed=False)
 
 
 def test_a_restart_in_which_nothing_goes_wrong_passes(flow: Flow) -> None:
@@ -254,7 +254,7 @@ def test_two_windows_at_once_are_told_as_the_two_they_are(flow: Flow, world: Wor
             yield
 
     with pytest.raises(AssertionError, match="bingx/-/candles was ingested twice within"):
-        flow(Case("x", "T8.1", doubled, "restarted", lambda scene: 2.0, killed=False))
+        flow(Case("x", "T8.1", doubled, "restarted", lambda scene: takeover.Down(0.0, 2.0), killed=False))
 
 
 def test_a_worker_that_does_not_come_back_is_a_broken_rule(flow: Flow, world: World) -> None:
@@ -265,7 +265,7 @@ def test_a_worker_that_does_not_come_back_is_a_broken_rule(flow: Flow, world: Wo
             yield
 
     with pytest.raises(AssertionError, match="every feed is ingested while the fault stands"):
-        flow(Case("x", "T8.1", silenced, "restarted", lambda scene: 2.0, killed=False))
+        flow(Case("x", "T8.1", silenced, "restarted", lambda scene: takeover.Down(0.0, 2.0), killed=False))
 
 
 @pytest.mark.parametrize(("seen", "zombie"), [(16.0, True), (1.0, False)])
