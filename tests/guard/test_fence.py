@@ -401,7 +401,7 @@ HOLES = {
         frozenset({"exchange", "exchange udp", "exchange v6 udp", "icmp v6 beyond"}),
     ),
     "IPv6 is accepted": Hole(
-        "meta l4proto tcp counter name refused reject with tcp reset", "accept",
+        "meta l4proto 6 counter name refused reject with tcp reset", "accept",
         frozenset({"exchange v6", "exchange v6 udp", "neighbour v6", "icmp v6 beyond", "called by a stranger v6"}),
     ),
     "no answers": Hole(
@@ -415,7 +415,7 @@ HOLES = {
         '    oifname "lo" accept\n', "", frozenset({"loopback", "loopback v6"})
     ),
     "a link without its own words": Hole(
-        "    ip6 daddr { fe80::/10, ff02::/16 } meta l4proto ipv6-icmp accept\n", "", frozenset({"link v6"})
+        "    ip6 daddr { fe80::/10, ff02::/16 } meta l4proto 58 accept\n", "", frozenset({"link v6"})
     ),
 }  # fmt: skip
 
