@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -73,9 +74,9 @@ def test_an_absence_lies_within_the_true_one(
             return ["unclear"]
         return ["refused", "refused"] if gone else ["refused", "listening"]
 
-    def ended() -> bool:
-        clock.now += 0.05
-        return clock.now - 0.05 >= down + lag
+    def ended() -> float | None:
+        # Somebody else waits for it, and tells it a moment late.
+        return down + lag + 0.02 if clock.now >= down + lag + 0.02 else None
 
     watch = Watch("postgres", knocks, ended)
     with pytest.MonkeyPatch.context() as patch:
@@ -93,7 +94,7 @@ def test_a_second_absence_is_nobodys() -> None:
     refused: list[Answer] = ["refused"]
     listening: list[Answer] = ["listening"]
     told = iter([*[refused] * 5, listening, *[refused] * 5])
-    watch = Watch("convex", lambda: next(told), lambda: True)
+    watch = Watch("convex", lambda: next(told), lambda: 0.0)
     for _ in range(6):
         watch.look()
     end = watch.end
@@ -104,7 +105,7 @@ def test_a_second_absence_is_nobodys() -> None:
 
 
 def test_a_container_that_runs_on_makes_no_absence() -> None:
-    watch = Watch("convex", lambda: ["refused"], lambda: False)
+    watch = Watch("convex", lambda: ["refused"], lambda: None)
     for _ in range(10):
         watch.look()
     assert watch.start is None and not watch.over
@@ -117,7 +118,7 @@ def test_a_watch_that_breaks_says_so_and_a_silent_host_does_not_break_it() -> No
         seen.set()
         raise ProbeError("host", "silent", "an answer")
 
-    watch = Watch("convex", silent, lambda: True)
+    watch = Watch("convex", silent, lambda: 0.0)
     watch.begin()
     assert seen.wait(5)
     assert watch.finish() is None
@@ -126,7 +127,7 @@ def test_a_watch_that_breaks_says_so_and_a_silent_host_does_not_break_it() -> No
         seen.set()
         raise ZeroDivisionError
 
-    watch = Watch("convex", broken, lambda: True)
+    watch = Watch("convex", broken, lambda: 0.0)
     seen.clear()
     watch.begin()
     assert seen.wait(5)
@@ -152,22 +153,60 @@ def test_a_daemon_that_fails_has_not_said_that_a_container_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("done", "ended"),
-    [
-        (Completed(0, "running abc\n", ""), False),
-        (Completed(0, "exited abc\n", ""), True),
-        (Completed(0, "created def\n", ""), True),
-        (Completed(0, "running def\n", ""), True),
-        (Completed(1, "", "Error: No such object: x"), True),
-    ],
+    "done",
+    [Completed(0, "137\n", ""), Completed(1, "", "Error response from daemon: No such container: abc")],
 )
-def test_the_end_of_the_old_container(done: Completed, ended: bool) -> None:
-    assert absence._ended(_target(done), _instance("abc"), "") is ended
+def test_the_end_of_the_old_container(done: Completed) -> None:
+    assert absence._outlived(_target(done), _instance("abc"))
+
+
+def test_a_host_that_does_not_say_has_shown_no_end() -> None:
+    """It is asked again; the daemon that came back knows."""
+    answers = iter([Completed(1, "", "Cannot connect to the Docker daemon"), Completed(0, "0\n", "")])
+    target = cast("Target", SimpleNamespace(hosts=SimpleNamespace(run=lambda *asked: next(answers))))
+    with pytest.raises(ProbeError, match="Cannot connect"):
+        absence._outlived(target, _instance("abc"))
+    asked: list[bool] = []
+    known = threading.Event()
+
+    def outlived() -> bool:
+        asked.append(True)
+        if len(asked) == 1:
+            raise ProbeError("host", "silent", "an answer")
+        known.set()
+        return True
+
+    ending = absence.Ending(outlived)
+    before = time.monotonic()
+    ending.begin()
+    assert known.wait(5)
+    while ending.at is None:
+        assert time.monotonic() < before + 5
+        time.sleep(0.001)
+    assert ending.at >= before
+
+
+def test_an_absence_of_a_moment_is_seen() -> None:
+    """0.4 s, of which the old container takes the first 0.05 to end."""
+    began = time.monotonic()
+
+    def knocks() -> Sequence[Answer]:
+        return ["refused"] if 0.1 <= time.monotonic() - began < 0.5 else ["listening"]
+
+    watch = Watch("postgres", knocks, lambda: began + 0.15 if time.monotonic() - began >= 0.15 else None)
+    watch.begin()
+    while not watch.over:
+        assert time.monotonic() < began + 5
+        time.sleep(0.01)
+    away = watch.finish()
+    assert away is not None and away.start >= began + 0.15 and away.end <= began + 0.5
 
 
 def test_a_host_without_power_needs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     target = _target(Completed(1, "", "Cannot connect"), power="stopped")
-    assert absence._ended(target, _instance("abc"), "n1")
+    ending = absence.Ending(lambda: False)
+    assert absence._ended(target, _instance("abc"), "n1", ending) is not None
+    assert absence._ended(target, _instance("abc"), "", ending) is None
     monkeypatch.setattr(absence, "knock", lambda address, port: "unclear" if address == "a1" else "refused")
     places = {"n1": "a1", "n2": "a2"}
     assert absence._knocks(target, places, 5432, "n1") == ["refused", "refused"]
@@ -180,5 +219,5 @@ def _instance(container: str) -> absence.Instance:
 
 
 def _target(done: Completed, power: str = "running") -> Target:
-    hosts = SimpleNamespace(run=lambda host, argv: done)
+    hosts = SimpleNamespace(run=lambda host, argv, timeout=10.0: done)
     return cast("Target", SimpleNamespace(hosts=hosts, power=SimpleNamespace(host_state=lambda host: power)))
