@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.guard import bench
 from tests.guard.bench import BUSYBOX, events_of
 from tests.guard.test_killswitch import PATH, lacking
 
@@ -431,3 +433,15 @@ def test_each_rule_is_for_something(tmp_path: Path, hole: Hole) -> None:
     assert said["loaded"]["code"] == 0, said
     differs = {what for what, answer in said["after"].items() if (answer in OUT) is not LETS_OUT[what]}
     assert differs == hole.differs
+
+
+@pytest.mark.parametrize("function", ["is_ipv4", "is_cidr"])
+def test_both_scripts_read_a_network_alike(function: str) -> None:
+    """Each stands alone, so what they share stands in both."""
+
+    def text(script: Path) -> str:
+        found = re.search(rf"^{function}\(\) \{{\n.*?^\}}\n", script.read_text(), re.MULTILINE | re.DOTALL)
+        assert found, f"{script.name} has no {function}"
+        return found[0]
+
+    assert text(SCRIPT) == text(bench.SCRIPT)
