@@ -174,11 +174,34 @@ def test_any_seeded_second_ingestion_is_found(world: World, data: st.DataObject)
     earliest = max(victim.finished_at - TOLERANCE, victim.started_at)
     assume(latest > earliest)
     begin = data.draw(st.floats(earliest, latest))
-    world.runs.append(run("again", "candles", begin, begin + 0.5, seen=world.terms.until))
+    trigger = data.draw(st.sampled_from(["schedule", "retry", "manual"]))
+    world.runs.append(run("again", "candles", begin, begin + 0.5, trigger=trigger, seen=world.terms.until))
     found = kinds(world.judge(), "failed")
     assert set(found) == {"twice"}
     assert set(of(found["twice"], "run")) == {victim.run, "again"}
     assert of(found["twice"], "apart_s") == [pytest.approx(begin - victim.started_at, abs=1e-5)]
+
+
+@pytest.mark.parametrize(("trigger", "feed", "told"), [
+    ("retry", "ticker", {"twice"}), ("retry", "funding", set()), ("schedule", "funding", {"schedulers", "twice"}),
+])  # fmt: skip
+def test_a_retried_feed_has_its_own_rows(trigger: str, feed: str, told: set[str]) -> None:
+    """Between two cycles a feed that had failed is fetched: the lock's row of it is nobody's second window."""
+    until = 4 * PERIOD
+    world = World(coverage=[Coverage("runs", 0.0, until), Coverage("exchange", 0.0, until)])
+    for number in range(4):
+        begin = number * PERIOD
+        world.runs += [run(f"{one}-{number}", one, begin, begin + 2, seen=until) for one in (LOCK, "ticker")]
+        world.fetches.append(Fetch(begin + 1, 0.5, f"peer#{number}", "/ticker", "BTC-USDT", 200))
+    begin = PERIOD + 5
+    world.runs += [
+        run(f"{one}-x", one, begin, begin + 1, trigger=trigger, seen=until) for one in (LOCK, feed)
+    ]
+    world.terms = WindowTerms(
+        since=0.0, until=until, lanes=(lane("bingx", None, "ticker"),), max_gap_s=until, tolerance_s=TOLERANCE,
+        lock_lane=lane("bingx", None, LOCK), period_s=PERIOD,
+    )  # fmt: skip
+    assert set(kinds(world.judge(), "failed")) == told
 
 
 @given(worlds(), st.data())
