@@ -28,6 +28,7 @@
 #   TS_GATE_SECONDS 10           life of the kernel's egress gate after a good probe
 #   TS_WS_PROBE_SECONDS 30       period of the WebSocket probe while the HTTP probe is good; after a silence it is asked
 #                                again at once, and TS_PROBE_FAILS silences in a row are a loss although HTTP answers
+#   TS_WARM_SECONDS 5            period in which every exit is asked inside the tailnet, so that a session with it stands
 #   TS_SELECT_TRIES 4            probes given to an exit that does not answer after it was selected
 #   TS_RETURN_SECONDS 0          0: stay on a fallback until it fails.  Else return to the primary after so long, and
 #                                only if the primary answers three tailscale pings; each failed return doubles the wait
@@ -314,11 +315,13 @@ load_watch_settings() {
   duration TS_GATE_SECONDS 10; GATE=$D
   duration TS_WS_PROBE_SECONDS 30; WS_PERIOD=$D
   duration TS_RETURN_SECONDS 0; RETURN=$D
+  duration TS_WARM_SECONDS 5; WARM=$D
   duration TS_BLOCKED_STOP_SECONDS 30; BLOCKED_STOP=$D
   duration TS_WAIT_SECONDS 60; WAIT=$D
   number TS_PROBE_FAILS 2; PROBE_FAILS=$N
   number TS_SELECT_TRIES 4; SELECT_TRIES=$N
   [ "$PROBE_INTERVAL" -ge 50 ] || die 11 "TS_PROBE_INTERVAL_SECONDS is below 0.05"
+  [ "$WARM" -ge 50 ] || die 11 "TS_WARM_SECONDS is below 0.05"
   [ "$PROBE_FAILS" -ge 1 ] && [ "$SELECT_TRIES" -ge 1 ] || die 11 "TS_PROBE_FAILS and TS_SELECT_TRIES must be at least 1"
   # A gate that closes between two good probes would blink: a silent WebSocket and all but the last URL may come first.
   [ "$GATE" -gt $((PROBE_INTERVAL + PROBE_TIMEOUT * (CHECK_COUNT + (${#WS_URL} > 0)))) ] ||
@@ -753,6 +756,23 @@ address_of() {
 # reach ADDRESS TIMEOUT: one ping through the tailnet, by any path.
 reach() {
   timeout 3 "$TAILSCALE" --socket="$SOCKET" ping --c 1 --timeout "$2" --until-direct=false "$1" > /dev/null 2>&1
+}
+
+# warm_loop: keeps a session with every exit. One that the other side has forgotten (it did not see us come back, or
+# lost us for a moment) swallows what is sent for 15 s, until WireGuard begins a new one: longer than an exit is given
+# when it is needed. What is sent ends at the exit's own tailscaled.
+warm_loop() {
+  STATUS=
+  while :; do
+    nap "$WARM"
+    status
+    [ "$BACKEND" = Running ] || continue
+    for warm_ in $EXITS; do
+      address_of "$warm_" || continue
+      $CURL -s --max-time 2 --noproxy '*' --unix-socket "$SOCKET" -X POST -o /dev/null \
+        "http://local-tailscaled.sock/localapi/v0/ping?ip=$ADDRESS&type=TSMP" 2> /dev/null
+    done
+  done
 }
 
 # adopt: after a restart of the watch alone, keep the exit that is selected and still right; its gate may be open.
@@ -1199,19 +1219,21 @@ watch() {
   egress_pid_=$!
   if [ "$LOCK_MODE" = nomad ]; then lock_loop & else no_lock_loop & fi
   lock_pid_=$!
+  warm_loop &
+  warm_pid_=$!
   trap 'stop_watch; exit 0' TERM INT
-  while kill -0 "$serve_" 2> /dev/null && kill -0 "$egress_pid_" 2> /dev/null && kill -0 "$lock_pid_" 2> /dev/null; do
+  while kill -0 "$serve_" 2> /dev/null && kill -0 "$egress_pid_" 2> /dev/null && kill -0 "$lock_pid_" 2> /dev/null && kill -0 "$warm_pid_" 2> /dev/null; do
     sleep 1 &
     wait $!
   done
   # Keep the lock id: the restarted task takes up where this one ended.
-  kill "$serve_" "$egress_pid_" "$lock_pid_" 2> /dev/null
+  kill "$serve_" "$egress_pid_" "$lock_pid_" "$warm_pid_" 2> /dev/null
   die 13 "a part of the watch ended"
 }
 
 # Close first, release afterwards: nobody else may start while our gate is open.
 stop_watch() {
-  kill "$egress_pid_" "$lock_pid_" 2> /dev/null
+  kill "$egress_pid_" "$lock_pid_" "$warm_pid_" 2> /dev/null
   wait "$egress_pid_" "$lock_pid_" 2> /dev/null
   # A refresh that was under way may still land.
   nap 100

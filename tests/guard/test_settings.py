@@ -35,6 +35,7 @@ MISSING: list[Case] = [
 DURATIONS = [
     ("guard", "TS_PROBE_INTERVAL_SECONDS"),
     ("guard", "TS_PROBE_TIMEOUT_SECONDS"),
+    ("guard", "TS_WARM_SECONDS"),
     ("guard", "TS_GATE_SECONDS"),
     ("guard", "TS_WS_PROBE_SECONDS"),
     ("guard", "TS_RETURN_SECONDS"),
@@ -57,6 +58,7 @@ MALFORMED: list[Case] = [
     ("guard", {"TS_PROBE_INTERVAL_SECONDS": "-1"}, "TS_PROBE_INTERVAL_SECONDS is not a number"),
     ("guard", {"TS_PROBE_INTERVAL_SECONDS": "0.01"}, "TS_PROBE_INTERVAL_SECONDS is below"),
     ("guard", {"TS_PROBE_TIMEOUT_SECONDS": "0.01"}, "TS_PROBE_TIMEOUT_SECONDS is below"),
+    ("guard", {"TS_WARM_SECONDS": "0.01"}, "TS_WARM_SECONDS is below"),
     ("guard", {"TS_PROBE_FAILS": "1.5"}, "TS_PROBE_FAILS is not a whole number"),
     ("guard", {"TS_EXIT_NODE_PRIMARY": " , "}, "blank"),
     ("guard", {"TS_EXIT_NODE_PRIMARY": f"{EXIT1},{EXIT2}"}, "more than one exit"),
