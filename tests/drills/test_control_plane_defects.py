@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,9 +92,15 @@ case "$0" in
   *) cp "$3" "$3.below"; cp "$2" "$3"; echo "overlay $3 ext4 rw" >@DIR@/mounts ;;
 esac
 """
-CONTROL = (
-    "trap 'echo reloaded >>@DIR@/reloads' HUP; echo $$ >@DIR@/headscale.pid; while :; do sleep 0.05; done"
-)
+# No shell: one that was started under nohup may not trap what is ignored.
+CONTROL = """
+import os, pathlib, signal, sys
+here = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGHUP, lambda *_: (here / "reloads").open("a").write("reloaded\\n"))
+(here / "headscale.pid").write_text(str(os.getpid()))
+while True:
+    signal.pause()
+"""
 
 
 @pytest.fixture
@@ -105,7 +112,7 @@ def control(tmp_path: Path) -> Iterator[Path]:
         tool.chmod(0o755)
     (tmp_path / "mounts").touch()
     (tmp_path / "policy.json").write_text(json.dumps(policy(["tag:gvfx-exit"])))
-    server = subprocess.Popen(["sh", "-c", CONTROL.replace("@DIR@", str(tmp_path))])
+    server = subprocess.Popen([sys.executable, "-c", CONTROL, str(tmp_path)])
     pid = tmp_path / "headscale.pid"
     eventually(
         "it runs", lambda: pid.exists() and pid.read_text(), bool, within=10, record=InMemory()
