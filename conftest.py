@@ -5,7 +5,8 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-from drills.defects import catalogue
+from drills.defects import catalogue, seeded
+from fixtures.faults import Registry
 from fixtures.target.change import DeploymentChange
 
 pytest_plugins = [
@@ -28,3 +29,9 @@ hypothesis.settings.load_profile("suite")
 def deployment_change() -> DeploymentChange | None:
     """The defect named by GVFX_DEFECT, applied to every deployment of this run."""
     return catalogue.change_from_environment()
+
+
+@pytest.fixture(scope="session")
+def fault_registry() -> Registry:
+    """What a sweep can undo: faults, what tests do, and seeded defects."""
+    return seeded.REGISTRY

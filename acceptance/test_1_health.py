@@ -23,6 +23,7 @@ from fixtures.observe.nomad_types import Service
 from fixtures.observe.reachability import reachable
 from fixtures.readiness import exposure
 from fixtures.rollout import checks, planted, stores, users
+from fixtures.rollout.entries import ScratchRows
 from fixtures.rollout.undoing import afterwards
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
@@ -73,7 +74,7 @@ def test_every_api_instance_is_healthy(target: Target, measure: Measure) -> None
 
 
 @pytest.mark.rule("T1.2")
-def test_gap_health_has_schema_and_truth(target: Target, measure: Measure) -> None:
+def test_gap_health_has_schema_and_truth(target: Target, entries: Journal, measure: Measure) -> None:
     """Each instance's totals and gaps equal what stands in the store, which holds an open and a healing one at least."""
     token, convex = target.api_token(), target.convex()
 
@@ -107,7 +108,7 @@ def test_gap_health_has_schema_and_truth(target: Target, measure: Measure) -> No
                 problems.append(f"{sample.url}: lists {len(listed)} events, the store has others")
         return problems
 
-    with planted.a_gap_of_each_state(target):
+    with planted.a_gap_of_each_state(target, entries):
         eventually(
             "gap health equals the store",
             differences,
@@ -249,7 +250,7 @@ def test_catalogue_equals_running_allocations(target: Target, measure: Measure) 
 
 
 @pytest.mark.rule("T1.10")
-def test_planted_gap_appears_and_disappears(target: Target, measure: Measure) -> None:
+def test_planted_gap_appears_and_disappears(target: Target, entries: Journal, measure: Measure) -> None:
     """Plant an open and a healing gap in the store, see both in every instance's answer, remove them, see them gone."""
     token = target.api_token()
 
@@ -259,11 +260,11 @@ def test_planted_gap_appears_and_disappears(target: Target, measure: Measure) ->
         return [one.json().get("open_events", []) for one in samples]
 
     rows = tuple(map(planted.gap, planted.STATES))
-    _appears_and_disappears(target, measure, planted.GAPS, rows, answers)
+    _appears_and_disappears(target, entries, measure, planted.GAPS, rows, answers)
 
 
 @pytest.mark.rule("T1.11")
-def test_planted_alert_appears_and_disappears(target: Target, measure: Measure) -> None:
+def test_planted_alert_appears_and_disappears(target: Target, entries: Journal, measure: Measure) -> None:
     """Plant an alert in the store, see it in every instance's answer and through every frontend, remove it, see it gone."""
     token = target.api_token()
 
@@ -273,11 +274,12 @@ def test_planted_alert_appears_and_disappears(target: Target, measure: Measure) 
         _all_200(samples)
         return [one.json() for one in samples]
 
-    _appears_and_disappears(target, measure, planted.ALERTS, (planted.alert(),), answers)
+    _appears_and_disappears(target, entries, measure, planted.ALERTS, (planted.alert(),), answers)
 
 
 def _appears_and_disappears(
     target: Target,
+    entries: Journal,
     measure: Measure,
     table: str,
     rows: tuple[planted.Row, ...],
@@ -295,7 +297,7 @@ def _appears_and_disappears(
         ]
 
     assert not any(shown()), "shown before it was planted"
-    with planted.planted(target, table, *rows):
+    with planted.planted(target, entries, table, *rows):
         appeared = eventually(
             f"planted rows of {table} are shown by everybody",
             shown,
@@ -355,17 +357,15 @@ def test_nothing_answers_from_outside_the_tailnet(target: Target, measure: Measu
 
 
 @pytest.mark.rule("T1.13")
-def test_data_plane_is_used(target: Target, measure: Measure) -> None:
+def test_data_plane_is_used(target: Target, entries: Journal, measure: Measure) -> None:
     """A row written through Convex stands in Postgres, a file stored through it stands in the bucket."""
     target.require_scratch()
     checks.catalogue_is_true(target, names.DATA_PLANE)
     convex = target.convex()
     marker = f"acceptance-{uuid.uuid4()}"
-    try:
+    with entries.applied(ScratchRows("acceptance_scratch", "marker", (marker,))):
         convex.insert("acceptance_scratch", {"marker": marker})
         table = stores.table_of(target, marker)
-    finally:
-        convex.delete("acceptance_scratch", marker=marker)
     with stores.file_in_bucket(target, convex, f"{marker} {'x' * 20_000}") as (_, found):
         measure(table=table, object=found)
 

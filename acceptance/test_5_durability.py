@@ -9,12 +9,14 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.errors import Unknown
-from fixtures.faults import Journal
+from fixtures.faults import Journal, journal_directory
 from fixtures.pytest_judged import Judged
-from fixtures.rollout import backup, content, disturbances
+from fixtures.rollout import backup, content, disturbances, wiped
 from fixtures.rollout.durability import Trial
+from fixtures.rollout.entries import ScratchContent
 from fixtures.rollout.rollout import Rollout
-from fixtures.rollout.undoing import afterwards, if_red
+from fixtures.rollout.undoing import afterwards
+from fixtures.rollout.wiped import DatabaseWiped
 from fixtures.target import names
 from fixtures.target.target import Target
 
@@ -33,10 +35,12 @@ def _judge(trial: Trial, judged: Judged, measure: Measure, **figures: object) ->
 
 
 @pytest.mark.rule("T5.1")
-def test_acknowledged_writes_survive_restarts(target: Target, judged: Judged, measure: Measure) -> None:
+def test_acknowledged_writes_survive_restarts(
+    target: Target, faults: Journal, judged: Judged, measure: Measure
+) -> None:
     """Restarts postgres, objectstore and convex in turn while rows and files are written."""
     target.require("deploy")
-    with Trial(target) as trial:
+    with Trial(target, faults) as trial:
         codes = {job.task: disturbances.restart(trial, job) for job in names.DATA_PLANE}
         _judge(trial, judged, measure, exit_codes=codes)
 
@@ -47,7 +51,7 @@ def test_acknowledged_writes_survive_kills(
 ) -> None:
     """Kills postgres, objectstore and convex in turn while rows and files are written."""
     target.require("deploy")
-    with Trial(target) as trial:
+    with Trial(target, faults) as trial:
         for job in names.DATA_PLANE:
             disturbances.kill(trial, faults, [job])
         _judge(trial, judged, measure)
@@ -59,7 +63,7 @@ def test_acknowledged_writes_survive_the_loss_of_a_host(
 ) -> None:
     """Takes the power from the host of the data plane, and from the next if it carried a part, and gives it back."""
     target.require("deploy")
-    with Trial(target) as trial:
+    with Trial(target, faults) as trial:
         left, lost = set(COMPONENTS), dict[str, list[str]]()
         for _ in COMPONENTS:
             if left:
@@ -78,7 +82,7 @@ def test_acknowledged_writes_survive_moves(
 ) -> None:
     """Moves postgres, objectstore and convex to another node in turn while rows and files are written."""
     target.require("deploy")
-    with Trial(target) as trial:
+    with Trial(target, faults) as trial:
         codes = {job.task: disturbances.move(trial, faults, job) for job in names.DATA_PLANE}
         _judge(trial, judged, measure, exit_codes=codes)
 
@@ -89,25 +93,27 @@ def test_acknowledged_writes_survive_the_loss_of_two_at_once(
 ) -> None:
     """Kills convex and postgres together, then objectstore and postgres, while rows and files are written."""
     target.require("deploy")
-    with Trial(target) as trial:
+    with Trial(target, faults) as trial:
         for pair in PAIRS:
             disturbances.kill(trial, faults, pair)
         _judge(trial, judged, measure, pairs=[[job.task for job in pair] for pair in PAIRS])
 
 
 @pytest.mark.rule("T5.6")
-def test_the_backup_restores_the_same_content(target: Target, phase1: Rollout, measure: Measure) -> None:
+def test_the_backup_restores_the_same_content(
+    target: Target, faults: Journal, phase1: Rollout, measure: Measure
+) -> None:
     """Stops the writers, runs the backup, changes and wipes the database, restores it: every table is the same."""
     target.require("deploy")
     target.require_scratch()
     phase1.outcome("convex").proven()
     run, path = f"backup-{uuid.uuid4().hex[:8]}", f"/tmp/gvfx-{uuid.uuid4().hex}.dump"  # noqa: S108 - in the task
-    own = f"{path}.own"
+    own, kept = f"{path}.own", journal_directory(target.label) / f"{run}.dump"
     begun = time.monotonic()
     with (
-        backup.deployed(target),
-        backup.quiet(target) as stopped,
-        afterwards(lambda: content.removed(target.convex(), run)),
+        backup.deployed(target, faults),
+        backup.quiet(target, faults) as stopped,
+        faults.applied(ScratchContent(content.TABLE, run)),
     ):
         convex = target.convex()
         for dead in {str(one.get("run")) for one in convex.rows(content.TABLE)}:
@@ -117,7 +123,7 @@ def test_the_backup_restores_the_same_content(target: Target, phase1: Rollout, m
         assert not seen, f"not what was written, before anything was done: {seen[:5]}"
         database, server = target.postgres(), backup.Server(target)
         with afterwards(lambda: server.forget(path, own)):
-            with backup.convex_stopped(target):
+            with backup.convex_stopped(target, faults):
                 before = database.contents()
                 dump = backup.taken(target)
                 # Before anything is lost: a dump that cannot bring everything back may not cost anything.
@@ -129,15 +135,18 @@ def test_the_backup_restores_the_same_content(target: Target, phase1: Rollout, m
                 if database.contents() != before:
                     raise Unknown("content", "changed while nobody was to write", "the same after the backup")
             _change(target, run, written)
-            with backup.convex_stopped(target, restored=True):
-                if database.contents() == before:
+            with backup.convex_stopped(target, faults, restored=True, unless=str(kept)):
+                changed = database.contents()
+                if changed == before:
                     raise Unknown("change behind the backup", "cannot be seen", "another content")
-                server.copy(own)
-                with if_red(lambda: _go_back(server, own)):
+                contents = (wiped.digest(before), wiped.digest(changed))
+                with faults.applied(DatabaseWiped(names.POSTGRES.id, str(kept), own, contents)):
+                    wiped.keep(dump, kept)
+                    server.copy(own)
                     server.wipe()
-                    wiped = time.monotonic()
+                    restoring = time.monotonic()
                     server.restore(path)
-                    restored = time.monotonic() - wiped
+                    restored = time.monotonic() - restoring
                     after = database.contents()
                     wrong = {one: (before.get(one), after.get(one)) for one in sorted({*before, *after})}
                     wrong = {one: pair for one, pair in wrong.items() if pair[0] != pair[1]}
@@ -157,12 +166,6 @@ def test_the_backup_restores_the_same_content(target: Target, phase1: Rollout, m
         stopped=stopped,
         seconds=round(time.monotonic() - begun, 3),
     )
-
-
-def _go_back(server: backup.Server, own: str) -> None:
-    """The database as it was before it was wiped; a restore that failed half-way must not be what is left."""
-    server.wipe()
-    server.restore(own)
 
 
 def _change(target: Target, run: str, written: content.Digests) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,6 @@ from fixtures.faults import Journal, PairMuted
 from fixtures.history.shapes import Muted, Quote, Shape, Stored, record
 from fixtures.observe import freshness, inside, quotes, stored
 from fixtures.observe.agreement import Agreement
-from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.eventually import eventually
 from fixtures.observe.nomad_types import Allocation
 from fixtures.pytest_judged import Judged
@@ -33,6 +33,7 @@ from fixtures.rollout.freshness import (
     wrong_symbols,
 )
 from fixtures.rollout.notices import Notices
+from fixtures.rollout.planted import planted
 from fixtures.rollout.standing import Bounds, standing
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.cadence import CANDLE, PASS
@@ -340,7 +341,7 @@ def _asked_outside(target: Target, symbols: set[str], within: float) -> int:
 
 
 @pytest.mark.rule("T6.4")
-def test_every_endpoint_tells_what_is_stored(target: Target, measure: Measure) -> None:
+def test_every_endpoint_tells_what_is_stored(target: Target, entries: Journal, measure: Measure) -> None:
     """Compares status, gap, alert and candle answers of every instance with the rows, read before and after each."""
     # Without one the monitors are away, and everybody agrees about nothing.
     worker.the_one(target)
@@ -350,7 +351,7 @@ def test_every_endpoint_tells_what_is_stored(target: Target, measure: Measure) -
     unsettled: list[str] = []
     problems: list[str] = []
     brackets = 0
-    with _something_to_tell(target, watch):
+    with _something_to_tell(target, entries, watch):
         since = time.time() - TAIL
         results = [("store", agreement.stamps(watch))]
         for one in watch.instances:
@@ -376,7 +377,7 @@ def _kinds(found: Agreement) -> list[str]:
 
 
 @contextmanager
-def _something_to_tell(target: Target, watch: Watch) -> Iterator[None]:
+def _something_to_tell(target: Target, entries: Journal, watch: Watch) -> Iterator[None]:
     """A gap and an alert in the store, planted where that is allowed: zeros agree with zeros, whoever says them."""
     known = notices.open_gaps(watch), stored.select(watch.convex, "ops_alerts", limit=1)
     try:
@@ -397,17 +398,11 @@ def _something_to_tell(target: Target, watch: Watch) -> Iterator[None]:
         "category": "ops", "severity": "low", "metric": "acceptance_probe", "value": 1, "threshold": None,
         "status": "open", "triggered_at": now, "metadata": details,
     }  # fmt: skip
-    with _planted(watch.convex, "data_gap_events", gap), _planted(watch.convex, "ops_alerts", alert):
+    with (
+        planted(target, entries, "data_gap_events", {"id": str(uuid.uuid4()), **gap}),
+        planted(target, entries, "ops_alerts", {"id": str(uuid.uuid4()), **alert}),
+    ):
         yield
-
-
-@contextmanager
-def _planted(convex: ConvexProbe, table: str, row: dict[str, object]) -> Iterator[None]:
-    identity = convex.insert(table, row)["id"]
-    try:
-        yield
-    finally:
-        convex.delete(table, id=identity)
 
 
 @pytest.mark.disruptive

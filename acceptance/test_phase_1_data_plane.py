@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 from psycopg import sql
 
+from fixtures.faults import Journal
 from fixtures.rollout import checks, stores
+from fixtures.rollout.entries import ScratchRows
 from fixtures.rollout.rollout import Rollout
 from fixtures.target import names
 from fixtures.target.target import Target
@@ -70,7 +72,7 @@ def test_convex_is_deployed_and_healthy(
 
 @pytest.mark.rule("P1.4")
 def test_convex_reads_and_writes_rows_and_files(
-    target: Target, phase1: Rollout, measure: Callable[..., None]
+    target: Target, entries: Journal, phase1: Rollout, measure: Callable[..., None]
 ) -> None:
     """A row and a file written through Convex come back equal, stand in Postgres and in the bucket, and are deleted."""
     target.require_scratch()
@@ -78,7 +80,7 @@ def test_convex_reads_and_writes_rows_and_files(
     convex = target.convex()
     marker = f"acceptance-{uuid.uuid4()}"
     content = f"{marker}\n" * 500
-    try:
+    with entries.applied(ScratchRows("acceptance_scratch", "marker", (marker,))):
         written = convex.insert("acceptance_scratch", {"marker": marker, "number": 42})
         found = convex.rows("acceptance_scratch", marker=marker)
         assert [row["id"] for row in found] == [written["id"]], f"{len(found)} rows read back, one written"
@@ -87,7 +89,6 @@ def test_convex_reads_and_writes_rows_and_files(
         with stores.file_in_bucket(target, convex, content) as (storage, key):
             stored = convex.fetch(storage)
             assert stored == content.encode(), "the file came back different"
-    finally:
         deleted = convex.delete("acceptance_scratch", marker=marker)
     assert not convex.rows("acceptance_scratch", marker=marker), "a deleted row is still there"
     measure(rows_written=1, rows_deleted=deleted, file_bytes=len(content), table=table, object=key)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.errors import Unknown
+from fixtures.faults import Journal
 from fixtures.rollout import content, snapshot
+from fixtures.rollout.entries import ScratchContent
 from fixtures.rollout.rollout import Rollout
 from fixtures.rollout.undoing import afterwards
 from fixtures.target.target import Target
@@ -20,7 +22,7 @@ pytestmark = [pytest.mark.trial]
 @pytest.mark.disruptive
 @pytest.mark.rule("P1.5")
 def test_a_snapshot_is_exported_and_imported_with_equal_content(
-    target: Target, phase1: Rollout, measure: Callable[..., None]
+    target: Target, entries: Journal, phase1: Rollout, measure: Callable[..., None]
 ) -> None:
     """Exports every table; deletes scratch rows and files and imports them, and small tables into copies, twice."""
     target.require_scratch()
@@ -36,7 +38,7 @@ def test_a_snapshot_is_exported_and_imported_with_equal_content(
         content.removed(convex, run)
         content.forget_copies(convex, taken)
 
-    with afterwards(clean):
+    with entries.applied(ScratchContent(content.TABLE, run)), afterwards(clean):
         written = content.seed(convex, run)
         seen = content.differences(written, content.found(convex, run))
         assert not seen, f"not what was written, before anything was done: {seen[:5]}"

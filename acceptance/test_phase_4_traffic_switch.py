@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from fixtures.errors import Unknown
+from fixtures.faults import Journal
 from fixtures.observe.eventually import eventually
 from fixtures.observe.recorder import AllocationRecorder
 from fixtures.rollout import checks, snapshot, users, worker
+from fixtures.rollout.entries import ScratchRows
 from fixtures.rollout.observation import Observation, observe
 from fixtures.rollout.pytest_observation import ObservationOptions
 from fixtures.rollout.rollback import Rollback
 from fixtures.rollout.rollout import Rollout
 from fixtures.rollout.triggers import MIN_CYCLES, PLAN_HOURS
-from fixtures.rollout.undoing import afterwards, if_red
+from fixtures.rollout.undoing import if_red
 from fixtures.target import names
 from fixtures.target.target import Target
 
@@ -32,7 +34,9 @@ ROWS = 20
 
 
 @pytest.mark.rule("P4.1")
-def test_users_come_through_the_nomad_frontend(target: Target, phase3: Rollout, measure: Measure) -> None:
+def test_users_come_through_the_nomad_frontend(
+    target: Target, entries: Journal, phase3: Rollout, measure: Measure
+) -> None:
     """By the frontend's Consul name: its page, and a call through it that shows what stands in this stack's store."""
     phase3.outcome("frontend").proven()
     registered = checks.instances(target, names.FRONTEND)
@@ -40,7 +44,7 @@ def test_users_come_through_the_nomad_frontend(target: Target, phase3: Rollout, 
     strangers = [f"{one.address} {one.alloc_id}" for one in registered if one.alloc_id not in running]
     assert not strangers, f"registered without a running allocation: {strangers}"
     ours = {one.address: one.alloc_id or "" for one in registered}
-    with users.planted_alert(target) as planted:
+    with users.planted_alert(target, entries) as planted:
         outcome = eventually(
             "every frontend shows the planted alert",
             lambda: users.tour(target),
@@ -117,13 +121,17 @@ def _report(found: Observation, measure: Measure) -> None:
 @pytest.mark.disruptive
 @pytest.mark.rule("P4.3")
 def test_the_rollback_leaves_the_legacy_worker_ingesting(
-    target: Target, phase3: Rollout, worker_recorder: AllocationRecorder, measure: Measure
+    target: Target,
+    faults: Journal,
+    phase3: Rollout,
+    worker_recorder: AllocationRecorder,
+    measure: Measure,
 ) -> None:
     """Rolls back step by step (worker, legacy worker, API release, data), proves each, and cuts over again."""
     phase3.outcome("worker").proven()
-    rollback = Rollback(target, worker_recorder, (SCRATCH, snapshot.SENTINEL_TABLE))
+    rollback = Rollback(target, worker_recorder, faults, (SCRATCH, snapshot.SENTINEL_TABLE))
     rollback.ready()
-    with _scratch_rows(target) as damage:
+    with _scratch_rows(target, faults) as damage:
         with if_red(rollback.forward):
             rollback.prepare(damage)
             rollback.back()
@@ -139,7 +147,7 @@ def test_the_rollback_leaves_the_legacy_worker_ingesting(
 
 
 @contextmanager
-def _scratch_rows(target: Target) -> Iterator[Callable[[], None]]:
+def _scratch_rows(target: Target, faults: Journal) -> Iterator[Callable[[], None]]:
     """Rows of our own, and what damages them: one changed, one lost, one that was never there."""
     convex, drill = target.convex(), uuid.uuid4().hex
 
@@ -161,8 +169,7 @@ def _scratch_rows(target: Target) -> Iterator[Callable[[], None]]:
         convex.delete(SCRATCH, id=rows[1]["id"])
         convex.insert(SCRATCH, row(ROWS))
 
-    # Convex may have moved meanwhile.
-    with afterwards(lambda: target.convex().delete(SCRATCH, drill=drill)):
+    with faults.applied(ScratchRows(SCRATCH, "drill", (drill,))):
         rows = [row(number) for number in range(ROWS)]
         convex.mutation("data:write", {"table": SCRATCH, "action": "insert", "payload": rows})
         yield damage

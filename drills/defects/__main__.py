@@ -18,8 +18,11 @@ from drills.defects import matrix
 from drills.defects.catalogue import BY_ID, CONTROLS, CORE, DEFECTS, PROVEN
 from drills.defects.defect import Defect
 from drills.defects.runner import CLEAN, Runner, run_all
+from drills.defects.seeded import REGISTRY
 from fixtures import console
 from fixtures.errors import SuiteError
+from fixtures.faults import Journal, TargetControl, journal_directory
+from fixtures.faults.healing import healed
 from fixtures.history.log import EventLog
 from fixtures.target.options import DEPLOY_DIR, ROOT, TargetOptions
 from fixtures.target.rehearsal import ensure_target, held
@@ -67,8 +70,11 @@ def main(argv: list[str]) -> int:
                         return None
                     return CORE if defect.id in PROVEN else CORE | defect.own
 
-                runner = Runner(target, record, options, directory, say, lock, tests, rules)
-                rows = run_all(runner, chosen, say)
+                healed(target, REGISTRY, record)
+                journal = Journal(journal_directory(target.label), stamp, TargetControl(target), record)
+                runner = Runner(target, journal, options, directory, say, lock, tests, rules)
+                with closing(journal):
+                    rows = run_all(runner, chosen, say)
         except SuiteError as error:
             say(str(error))
             return 2

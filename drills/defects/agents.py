@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from drills.defects.defect import Defect, During
+from drills.defects.defect import Clean, Defect, During
 from fixtures.errors import UndoError, Unknown
 from fixtures.observe.eventually import eventually
 from fixtures.target.target import Target
@@ -80,11 +80,21 @@ def witness_with(unit: Unit, change: str) -> During:
                 raise Unknown(f"{unit} of {host}", f"{done.stderr[-160:]!r}", "restarted with other settings")
             yield
         finally:
-            done = target.hosts.run(host, ["sh", "-c", UNDO, "sh", unit], timeout=COMMAND)
-            if done.returncode != 0 or not _back(target, unit, host):
-                raise UndoError(f"{unit} of {host}", f"{done.stderr[-160:]!r}", "its own settings again")
+            witness_again(unit)(target)
 
     return during
+
+
+def witness_again(unit: Unit) -> Clean:
+    """The witness's agent with its own settings, whichever it runs with. Raises UndoError."""
+
+    def clean(target: Target) -> None:
+        (host,) = target.hosts.names("witness")
+        done = target.hosts.run(host, ["sh", "-c", UNDO, "sh", unit], timeout=COMMAND)
+        if done.returncode != 0 or not _back(target, unit, host):
+            raise UndoError(f"{unit} of {host}", f"{done.stderr[-160:]!r}", "its own settings again")
+
+    return clean
 
 
 DEFECTS: tuple[Defect, ...] = (
@@ -95,6 +105,7 @@ DEFECTS: tuple[Defect, ...] = (
         why="every agent speaks TLS, so nothing fails; whoever does not is answered all the same",
         expected_red=frozenset({"P0.1"}),
         during=witness_with("nomad", ".tls.rpc_upgrade_mode = true"),
+        clean=witness_again("nomad"),
     ),
     Defect(
         id="consul-default-token-manages",
@@ -103,6 +114,7 @@ DEFECTS: tuple[Defect, ...] = (
         why="ACLs are on and deny by default, at every other agent too; this one asks nobody",
         expected_red=frozenset({"P0.2"}),
         during=witness_with("consul", ".acl.tokens.default = .acl.tokens.initial_management"),
+        clean=witness_again("consul"),
     ),
     Defect(
         id="consul-default-token-writes",
@@ -114,6 +126,7 @@ DEFECTS: tuple[Defect, ...] = (
         ),
         expected_red=frozenset({"P0.2"}),
         during=witness_with("consul", ".acl.tokens.default = .acl.tokens.agent"),
+        clean=witness_again("consul"),
     ),
     Defect(
         id="consul-takes-plain-gossip",
@@ -122,5 +135,6 @@ DEFECTS: tuple[Defect, ...] = (
         why="all that is sent is encrypted, with one key; only the agent's own settings say what it would take",
         expected_red=frozenset({"P0.3"}),
         during=witness_with("consul", ".encrypt_verify_incoming = false"),
+        clean=witness_again("consul"),
     ),
 )

@@ -39,11 +39,19 @@ def gaps(pair: str, now: datetime) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _no_gaps(target: Target) -> None:
+    target.convex().delete("data_gap_events", drill=_MARK)
+
+
+def _no_alert(target: Target) -> None:
+    target.convex().delete("ops_alerts", id=_ALERT)
+
+
 @contextmanager
 def _many_gaps(target: Target) -> Iterator[None]:
     rows = gaps(target.config.supported_pairs[-1], datetime.now(UTC))
     # Convex may have moved meanwhile.
-    with afterwards(lambda: target.convex().delete("data_gap_events", drill=_MARK)):
+    with afterwards(lambda: _no_gaps(target)):
         args = {"table": "data_gap_events", "action": "insert", "payload": rows}
         target.convex().mutation("data:write", args)
         yield
@@ -71,7 +79,7 @@ def _alert_of_another_tool(target: Target) -> Iterator[None]:
             convex[0] = target.convex()
             raise
 
-    with afterwards(lambda: target.convex().delete("ops_alerts", id=_ALERT)), repeatedly(write, 5.0):
+    with afterwards(lambda: _no_alert(target)), repeatedly(write, 5.0):
         yield
 
 
@@ -84,6 +92,7 @@ DEFECTS: tuple[Defect, ...] = (
         expected_red=frozenset({"T1.2", "T6.4"}),
         jobs={names.API.id: extra_environment("api_env", **{WEAKNESS: "gaps-totals-capped"})},
         during=_many_gaps,
+        clean=_no_gaps,
     ),
     Defect(
         id="store-failure-hidden",
@@ -105,6 +114,7 @@ DEFECTS: tuple[Defect, ...] = (
         # Whoever reads alerts checks that they are such, users and the rollback among them.
         expected_red=frozenset({"P4.1", "P4.3", "T1.3", "T1.6", "T6.1", "T6.4", "T6.5"}),
         during=_alert_of_another_tool,
+        clean=_no_alert,
     ),
     Defect(
         id="alerts-of-slo-only",

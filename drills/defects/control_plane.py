@@ -6,10 +6,10 @@ of `fixtures/readiness` on recorded answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from drills.defects.defect import Defect
+from drills.defects.defect import Clean, Defect
 from fixtures.errors import Refused, UndoError, Unknown
 from fixtures.observe.eventually import eventually
 from fixtures.readiness import leaving
@@ -52,6 +52,20 @@ kill -HUP "$(cat /run/headscale.pid)"
 """
 
 
+def _retagged(name: Callable[[Target], str], add: frozenset[str], take: frozenset[str]) -> Clean:
+    """A clean-up that needs not know what the tags were."""
+
+    def clean(target: Target) -> None:
+        node = name(target)
+        now = next((tags_of(one) for one in target.tailnet.nodes() if str(one["name"]) == node), None)
+        if now is None:
+            raise Refused(f"tags of {node}", "no such node", "one")
+        if now != (now | add) - take:
+            _tag(target, node, (now | add) - take)
+
+    return clean
+
+
 @contextmanager
 def _with_tags(target: Target, name: str, add: frozenset[str], take: frozenset[str]) -> Iterator[None]:
     before = next((tags_of(one) for one in target.tailnet.nodes() if str(one["name"]) == name), None)
@@ -64,16 +78,27 @@ def _with_tags(target: Target, name: str, add: frozenset[str], take: frozenset[s
         _tag(target, name, before)
 
 
+CLIENT, WITNESS = frozenset({"tag:gvfx-client"}), frozenset({"tag:gvfx-witness"})
+
+
+def _first_exit(target: Target) -> str:
+    return target.tailnet.exits()[0].name
+
+
+def _the_witness(target: Target) -> str:
+    (witness,) = target.hosts.names("witness")
+    return witness
+
+
 @contextmanager
 def _exit_is_a_client(target: Target) -> Iterator[None]:
-    with _with_tags(target, target.tailnet.exits()[0].name, frozenset({"tag:gvfx-client"}), frozenset()):
+    with _with_tags(target, _first_exit(target), CLIENT, frozenset()):
         yield
 
 
 @contextmanager
 def _witness_is_untagged(target: Target) -> Iterator[None]:
-    (witness,) = target.hosts.names("witness")
-    with _with_tags(target, witness, frozenset(), frozenset({"tag:gvfx-witness"})):
+    with _with_tags(target, _the_witness(target), frozenset(), WITNESS):
         yield
 
 
@@ -88,27 +113,33 @@ def _somebody_may_leave(target: Target) -> bool:
 @contextmanager
 def _everybody_may_leave(target: Target) -> Iterator[None]:
     """The control server reads another policy: the file it is given is read-only on its host, so one lies over it."""
-    host, _ = target.tailnet.cli()
-
-    def turn(script: str, *words: str, wanted: bool) -> str:
-        done = target.hosts.run(host, ["sh", "-c", script, "sh", *words])
-        outcome = eventually(
-            f"exits let {'everybody' if wanted else 'only the worker'} out", lambda: _somebody_may_leave(target),
-            lambda seen: seen is wanted, within=PROPAGATION, record=target.record,
-        )  # fmt: skip
-        return "" if done.returncode == 0 and outcome.met else f"{outcome.value} {done.stderr.strip()[-120:]}"
-
     try:
-        problem = turn(WIDEN, EVERYBODY, wanted=True)
+        problem = _turn(target, WIDEN, EVERYBODY, wanted=True)
         if problem:
-            raise Unknown(f"policy on {host}", problem, "one that lets everybody out")
+            raise Unknown("policy of the tailnet", problem, "one that lets everybody out")
         yield
     finally:
-        problem = turn(NARROW, wanted=False)
-        if problem:
-            raise UndoError(
-                f"policy on {host}", problem, "its own policy", "python -m fixtures.rehearsal down"
-            )
+        _only_the_worker_may_leave(target)
+
+
+def _turn(target: Target, script: str, *words: str, wanted: bool) -> str:
+    """Turn the policy of the control server; what is wrong with that, empty when the exits show it."""
+    host, _ = target.tailnet.cli()
+    done = target.hosts.run(host, ["sh", "-c", script, "sh", *words])
+    outcome = eventually(
+        f"exits let {'everybody' if wanted else 'only the worker'} out", lambda: _somebody_may_leave(target),
+        lambda seen: seen is wanted, within=PROPAGATION, record=target.record,
+    )  # fmt: skip
+    return "" if done.returncode == 0 and outcome.met else f"{outcome.value} {done.stderr.strip()[-120:]}"
+
+
+def _only_the_worker_may_leave(target: Target) -> None:
+    """The control server's own policy again, whatever lies over it. Raises UndoError."""
+    problem = _turn(target, NARROW, wanted=False)
+    if problem:
+        raise UndoError(
+            "policy of the tailnet", problem, "its own policy", "python -m fixtures.rehearsal down"
+        )
 
 
 def _role(target: Target, node: str, role: str) -> None:
@@ -128,15 +159,24 @@ def _role(target: Target, node: str, role: str) -> None:
 @contextmanager
 def _client_is_the_witness(target: Target) -> Iterator[None]:
     """The last app node says it is the witness; its allocations stay where they are."""
-    name = target.hosts.names("app")[-1]
-    node = next((one.id for one in target.nomad.nodes() if one.name == name), None)
-    if node is None:
-        raise Unknown(f"client {name}", "not registered", "a client", "nomad node status")
+    node = _last_app_node(target)
     try:
         _role(target, node, "witness")
         yield
     finally:
         _role(target, node, "app")
+
+
+def _last_app_node(target: Target) -> str:
+    name = target.hosts.names("app")[-1]
+    node = next((one.id for one in target.nomad.nodes() if one.name == name), None)
+    if node is None:
+        raise Unknown(f"client {name}", "not registered", "a client", "nomad node status")
+    return node
+
+
+def _client_is_a_client(target: Target) -> None:
+    _role(target, _last_app_node(target), "app")
 
 
 _STRANGER = """    service {
@@ -155,6 +195,7 @@ DEFECTS: tuple[Defect, ...] = (
         why="the exit does its work as before; it could also talk to every server and database",
         expected_red=frozenset({"P0.6", "P0.7"}),
         during=_exit_is_a_client,
+        clean=_retagged(_first_exit, frozenset(), CLIENT),
     ),
     Defect(
         id="witness-untagged",
@@ -163,6 +204,7 @@ DEFECTS: tuple[Defect, ...] = (
         why="no right hangs on that tag today: only the list of nodes shows that it is gone",
         expected_red=frozenset({"P0.6"}),
         during=_witness_is_untagged,
+        clean=_retagged(_the_witness, WITNESS, frozenset()),
     ),
     Defect(
         id="everybody-may-leave",
@@ -171,6 +213,7 @@ DEFECTS: tuple[Defect, ...] = (
         why="nobody else has chosen an exit, so nothing leaves by one; only the exits' filters say that it could",
         expected_red=frozenset({"P0.7"}),
         during=_everybody_may_leave,
+        clean=_only_the_worker_may_leave,
     ),
     Defect(
         id="client-is-the-witness",
@@ -181,6 +224,7 @@ DEFECTS: tuple[Defect, ...] = (
         # What is moved off the other app node may find no place: then there is nothing to try the exchange from.
         tolerated=frozenset({"T3.4", *(f"T5.{n}" for n in range(1, 7)), *(f"T7.{n}" for n in range(1, 6))}),
         during=_client_is_the_witness,
+        clean=_client_is_a_client,
     ),
     Defect(
         id="stranger-as-nomad-client",

@@ -13,6 +13,7 @@ from fixtures.target.change import DeploymentChange, JobChange, replace_once
 from fixtures.target.target import Target
 
 During = Callable[[Target], AbstractContextManager[None]]
+Clean = Callable[[Target], None]
 WEAKNESS = "GVFX_STANDIN_WEAKNESS"
 NO_REVERT = replace_once("auto_revert       = true", "auto_revert       = false")
 """Else the rollout that fails because of the defect would put the good version back before anybody looks."""
@@ -23,7 +24,8 @@ class Defect:
     """A named mutation of the deployment.
 
     `jobs` change what is submitted while the defect is on; `during` acts on the target for as long as the
-    tests run; `clean` removes what redeploying the good specs does not. `expected_red` must fail, and
+    tests run; `clean` takes back what redeploying the good specs does not, from any point of `during`, also in another
+    process than the one that seeded it, which may be dead. `expected_red` must fail, and
     `expected_unknown` must be undecidable; every other rule must pass, save those `tolerated`, whose outcome
     hangs on timing. `why` is the reasoning. `only` is pytest's -k for a defect that strikes at a moment of its own
     tests; empty runs them all.
@@ -38,7 +40,7 @@ class Defect:
     tolerated: frozenset[str] = frozenset()
     jobs: Mapping[str, JobChange] = field(default_factory=dict)
     during: During = lambda target: nullcontext()
-    clean: Callable[[Target], None] | None = None
+    clean: Clean | None = None
     only: str = ""
 
     @property

@@ -29,11 +29,7 @@ LIFETIME = 900.0
 @contextmanager
 def _exits_gone_once_observed(target: Target) -> Iterator[None]:
     """Cut every exit off as soon as an observation's first row stands in the store, and give them back at the end."""
-    control = TargetControl(target.hosts, target.power, target.nomad)
-    cuts = [
-        LinkCut(one.name, egress.underlay_of_others(target, one.name), at_most=LIFETIME)
-        for one in target.tailnet.exits()
-    ]
+    control, cuts = TargetControl(target), _cuts(target)
     convex, stop = target.convex(), threading.Event()
 
     def strike() -> None:
@@ -52,15 +48,30 @@ def _exits_gone_once_observed(target: Target) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(timeout=60)
-        for cut in cuts:
-            cut.undo(control)
-        left = [found for found in (cut.residue(control) for cut in cuts) if found]
-        if left:
-            raise Unknown("exits", f"still cut off: {left}", "exits that answer")
+        _connected(target)
+
+
+def _cuts(target: Target) -> list[LinkCut]:
+    """The same in every process, by their ids: an exit that is cut is not approved any longer than its key lives."""
+    return [
+        LinkCut(name, egress.underlay_of_others(target, name), at_most=LIFETIME, id=f"observed{name}")
+        for name in sorted(target.hosts.names("exit"))
+    ]
+
+
+def _connected(target: Target) -> None:
+    """No exit is cut off. Raises Unknown."""
+    control, cuts = TargetControl(target), _cuts(target)
+    for cut in cuts:
+        cut.undo(control)
+    left = [found for found in (cut.residue(control) for cut in cuts) if found]
+    if left:
+        raise Unknown("exits", f"still cut off: {left}", "exits that answer")
 
 
 def _worker_is_back(target: Target) -> None:
-    """The worker has an exit again, before another line is judged. Raises Unknown."""
+    """Exits and the worker are as they were, before another line is judged. Raises Unknown."""
+    _connected(target)
     try:
         egress.ready(target)
     except AssertionError as error:

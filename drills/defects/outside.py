@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from drills.defects.defect import Defect, During
 from fixtures.errors import UndoError, Unknown
@@ -20,6 +20,9 @@ DOCKER = names.AGENT_PORTS["docker"]
 EXPORTER = 9256
 """A port of no job and no agent."""
 OPENS_WITHIN = 10.0
+Chain: TypeAlias = tuple[str, str, str]
+ARRIVING: Chain = ("inet", "gvfx_host", "arriving")
+SEEN: Chain = ("ip", "gvfx_seen", "who")
 
 # $1 family, $2 table, $3 chain; the rest is the rule.
 _INSERT = 'f=$1 t=$2 c=$3; shift 3; nft insert rule "$f" "$t" "$c" "$@" comment gvfx-defect'
@@ -38,7 +41,7 @@ _SILENCE = "kill $(cat /run/gvfx-defect.pid) 2>/dev/null; rm -rf /run/gvfx-defec
 
 
 @contextmanager
-def _first_rule(target: Target, host: str, chain: tuple[str, str, str], *rule: str) -> Iterator[None]:
+def _first_rule(target: Target, host: str, chain: Chain, *rule: str) -> Iterator[None]:
     """A rule before all others of a chain that stands on a host."""
     try:
         done = target.hosts.run(host, ["sh", "-c", _INSERT, "sh", *chain, *rule])
@@ -46,9 +49,25 @@ def _first_rule(target: Target, host: str, chain: tuple[str, str, str], *rule: s
             raise Unknown(f"rule on {host}", done.stderr.strip()[-160:], "an inserted one")
         yield
     finally:
-        done = target.hosts.run(host, ["sh", "-c", REMOVE, "sh", *chain])
-        if done.returncode != 0:
-            raise UndoError(f"rule on {host}", done.stderr.strip()[-160:], "removed")
+        _own_rules(target, host, chain)
+
+
+def _own_rules(target: Target, host: str, chain: Chain) -> None:
+    """No rule of a defect in a chain. Raises UndoError."""
+    done = target.hosts.run(host, ["sh", "-c", REMOVE, "sh", *chain])
+    if done.returncode != 0:
+        raise UndoError(f"rule on {host}", done.stderr.strip()[-160:], "removed")
+
+
+def _nothing_on_the_underlay(target: Target) -> None:
+    host = target.hosts.names("app")[0]
+    target.hosts.run(host, ["sh", "-c", _SILENCE])
+    _own_rules(target, host, ARRIVING)
+
+
+def _counter_sees(target: Target) -> None:
+    (host,) = target.hosts.names("internet")
+    _own_rules(target, host, SEEN)
 
 
 def _on_the_underlay(port: int) -> During:
@@ -58,8 +77,7 @@ def _on_the_underlay(port: int) -> During:
     def during(target: Target) -> Iterator[None]:
         host, outsider = target.hosts.names("app")[0], target.hosts.names("outsider")[0]
         end = (target.hosts.underlay_address(host), port)
-        chain = ("inet", "gvfx_host", "arriving")
-        with _first_rule(target, host, chain, "tcp", "dport", str(port), "accept"):
+        with _first_rule(target, host, ARRIVING, "tcp", "dport", str(port), "accept"):
             try:
                 target.hosts.run(host, ["sh", "-c", _LISTEN, "sh", end[0], str(port)])
                 eventually(
@@ -81,7 +99,7 @@ def _counter_is_blind(target: Target) -> Iterator[None]:
     """The far end passes packets from the wrong address by its counter."""
     (host,) = target.hosts.names("internet")
     wrong = next(address for address, name in target.internet.sources().items() if name == "wrong")
-    with _first_rule(target, host, ("ip", "gvfx_seen", "who"), "ip", "saddr", wrong, "return"):
+    with _first_rule(target, host, SEEN, "ip", "saddr", wrong, "return"):
         yield
 
 
@@ -117,6 +135,7 @@ DEFECTS: tuple[Defect, ...] = (
         why="nobody in the cluster goes there; anybody outside it can",
         expected_red=frozenset({"P0.7", "T1.12"}),
         during=_on_the_underlay(DOCKER),
+        clean=_nothing_on_the_underlay,
     ),
     Defect(
         id="exporter-on-the-underlay",
@@ -125,6 +144,7 @@ DEFECTS: tuple[Defect, ...] = (
         why="no list of ours has its port, and nobody registered it: only the host itself knows that it listens",
         expected_red=frozenset({"P0.7", "T1.12"}),
         during=_on_the_underlay(EXPORTER),
+        clean=_nothing_on_the_underlay,
     ),
     Defect(
         id="frontend-on-egress-nodes",
@@ -162,5 +182,6 @@ DEFECTS: tuple[Defect, ...] = (
         why="zero is what a stack without leaks shows as well: only a packet sent on purpose tells the two apart",
         expected_red=frozenset({"T3.5"}),
         during=_counter_is_blind,
+        clean=_counter_sees,
     ),
 )

@@ -7,15 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from drills.defects import matrix
 from drills.defects.defect import Defect
+from drills.defects.seeded import DefectSeeded
 from fixtures.errors import SuiteError, Unknown
+from fixtures.faults import Journal
 from fixtures.history.log import EVENTS, History, read_events
-from fixtures.observe.recording import Recording
-from fixtures.rollout.rollout import BATCH
-from fixtures.target import deadlines
 from fixtures.target.options import DEFECT, ROOT, TargetOptions
 from fixtures.target.target import Target
 from reports.verdict import asked
@@ -33,7 +33,7 @@ class Runner:
     def __init__(
         self,
         target: Target,
-        record: Recording,
+        journal: Journal,
         options: TargetOptions,
         directory: Path,
         say: Callable[[str], None],
@@ -42,7 +42,7 @@ class Runner:
         rules: Callable[[Defect], frozenset[str] | None] = lambda defect: None,
     ) -> None:
         self._target = target
-        self._record = record
+        self._journal = journal
         self._options = options
         self._directory = directory
         self._say = say
@@ -55,13 +55,8 @@ class Runner:
         start = time.monotonic()
         directory = self._directory / name
         self._say(f"{defect.id}: {defect.mutation}")
-        self._record.append("fault", "defect", defect.id, phase="intent", mutation=defect.mutation)
-        try:
-            with defect.during(self._target):
-                self._record.append("fault", "defect", defect.id, phase="applied")
-                self._pytest(defect, directory)
-        finally:
-            self._undo(defect)
+        with self._entry(defect), defect.during(self._target):
+            self._pytest(defect, directory)
         history = directory / EVENTS
         found = read_events(history) if history.exists() else History(())
         return matrix.row(
@@ -73,6 +68,9 @@ class Runner:
             defect.tolerated,
             frozenset(asked(found)),
         )
+
+    def _entry(self, defect: Defect) -> AbstractContextManager[object]:
+        return nullcontext() if defect is CLEAN else self._journal.applied(DefectSeeded(defect.id))
 
     def _pytest(self, defect: Defect, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -90,22 +88,6 @@ class Runner:
             subprocess.run(
                 argv, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False, pass_fds=(self._lock,)
             )
-
-    def _undo(self, defect: Defect) -> None:
-        """Back to the good specs, and prove it before anything else runs."""
-        if defect.clean is not None:
-            defect.clean(self._target)
-        deploy = self._target.deploy
-        stored = {str(one["ID"]) for one in self._target.nomad.jobs()}
-        # A job that only phase 0 looked at was never submitted.
-        jobs = [job for job in defect.jobs if job in stored]
-        for job in jobs:
-            deploy.submit(job)
-        for job in jobs:
-            found = self._target.nomad.job(job)
-            within = BATCH if found["Type"] == "sysbatch" else deadlines.deployment(found)
-            deploy.wait_healthy(job, within)
-        self._record.append("fault", "defect", defect.id, phase="verified", jobs=list(jobs))
 
 
 def run_all(runner: Runner, defects: list[Defect], say: Callable[[str], None]) -> list[matrix.Row]:

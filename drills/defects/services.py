@@ -67,18 +67,28 @@ def _docker(target: Target, node: str, *words: str) -> None:
 @contextmanager
 def _moving_tag(target: Target) -> Iterator[None]:
     """Every node has the frontend's image under a tag that can move: the registry takes none."""
-    image = str(target.deploy.variables()["frontend_image"])
-    moving = re.sub(_VERSION, ":stable", image)
-    nodes = [*target.hosts.names("app"), *target.hosts.names("egress")]
+    image, moving, nodes = _images(target)
     try:
         for node in nodes:
             _docker(target, node, "pull", "-q", image)
             _docker(target, node, "tag", image, moving)
         yield
     finally:
-        for node in nodes:
-            # A tag that is left behind is no trouble to anybody.
-            target.hosts.run(node, ["docker", "rmi", moving])
+        _no_moving_tag(target)
+
+
+def _images(target: Target) -> tuple[str, str, list[str]]:
+    """The frontend's image, its name by the tag that can move, and the nodes that have it."""
+    image = str(target.deploy.variables()["frontend_image"])
+    nodes = [*target.hosts.names("app"), *target.hosts.names("egress")]
+    return image, re.sub(_VERSION, ":stable", image), nodes
+
+
+def _no_moving_tag(target: Target) -> None:
+    _, moving, nodes = _images(target)
+    for node in nodes:
+        # A tag that is left behind is no trouble to anybody.
+        target.hosts.run(node, ["docker", "rmi", moving])
 
 
 DEFECTS: tuple[Defect, ...] = (
@@ -159,6 +169,7 @@ DEFECTS: tuple[Defect, ...] = (
         expected_red=frozenset({"T2.8"}),
         jobs={names.FRONTEND.id: JobChange(mutate=_MOVING)},
         during=_moving_tag,
+        clean=_no_moving_tag,
     ),
     Defect(
         id="worker-scales-to-two",

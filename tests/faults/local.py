@@ -11,6 +11,7 @@ from fixtures.faults import Scheduler
 from fixtures.observe.eventually import eventually
 from fixtures.observe.recording import InMemory
 from fixtures.target.capabilities import Completed, HostState
+from fixtures.target.target import Target
 
 
 class Local:
@@ -28,6 +29,10 @@ class Local:
 
     @property
     def scheduler(self) -> Scheduler:
+        raise NotImplementedError
+
+    @property
+    def target(self) -> Target:
         raise NotImplementedError
 
     def host_state(self, host: str) -> HostState:

@@ -30,6 +30,7 @@ from fixtures.faults import journal_file as journal_file_module
 from fixtures.observe.nomad_types import Node
 from fixtures.observe.recording import InMemory
 from fixtures.target.capabilities import Completed, HostState
+from fixtures.target.target import Target
 
 HOSTS = ("h1", "h2", "h3")
 
@@ -91,6 +92,10 @@ class World:
     @property
     def scheduler(self) -> Scheduler:
         return Nodes(self)
+
+    @property
+    def target(self) -> Target:
+        raise NotImplementedError
 
     def marked(self, host: str, mark: str) -> bool:
         return (self._directory / host / mark).exists()
