@@ -363,7 +363,7 @@ def test_data_plane_is_used(target: Target, entries: Journal, measure: Measure) 
     checks.catalogue_is_true(target, names.DATA_PLANE)
     convex = target.convex()
     marker = f"acceptance-{uuid.uuid4()}"
-    with entries.applied(ScratchRows("acceptance_scratch", "marker", (marker,))):
+    with entries.applied(ScratchRows(names.CONVEX.id, "acceptance_scratch", "marker", (marker,))):
         convex.insert("acceptance_scratch", {"marker": marker})
         table = stores.table_of(target, marker)
     with stores.file_in_bucket(target, convex, f"{marker} {'x' * 20_000}") as (_, found):

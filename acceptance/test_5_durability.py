@@ -113,7 +113,7 @@ def test_the_backup_restores_the_same_content(
     with (
         backup.deployed(target, faults),
         backup.quiet(target, faults) as stopped,
-        faults.applied(ScratchContent(content.TABLE, run)),
+        faults.applied(ScratchContent(names.CONVEX.id, content.TABLE, run)),
     ):
         convex = target.convex()
         for dead in {str(one.get("run")) for one in convex.rows(content.TABLE)}:

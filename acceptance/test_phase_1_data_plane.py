@@ -80,7 +80,7 @@ def test_convex_reads_and_writes_rows_and_files(
     convex = target.convex()
     marker = f"acceptance-{uuid.uuid4()}"
     content = f"{marker}\n" * 500
-    with entries.applied(ScratchRows("acceptance_scratch", "marker", (marker,))):
+    with entries.applied(ScratchRows(names.CONVEX.id, "acceptance_scratch", "marker", (marker,))):
         written = convex.insert("acceptance_scratch", {"marker": marker, "number": 42})
         found = convex.rows("acceptance_scratch", marker=marker)
         assert [row["id"] for row in found] == [written["id"]], f"{len(found)} rows read back, one written"

@@ -14,6 +14,7 @@ from fixtures.rollout import content, snapshot
 from fixtures.rollout.entries import ScratchContent
 from fixtures.rollout.rollout import Rollout
 from fixtures.rollout.undoing import afterwards
+from fixtures.target import names
 from fixtures.target.target import Target
 
 pytestmark = [pytest.mark.trial]
@@ -38,7 +39,7 @@ def test_a_snapshot_is_exported_and_imported_with_equal_content(
         content.removed(convex, run)
         content.forget_copies(convex, taken)
 
-    with entries.applied(ScratchContent(content.TABLE, run)), afterwards(clean):
+    with entries.applied(ScratchContent(names.CONVEX.id, content.TABLE, run)), afterwards(clean):
         written = content.seed(convex, run)
         seen = content.differences(written, content.found(convex, run))
         assert not seen, f"not what was written, before anything was done: {seen[:5]}"

@@ -52,7 +52,7 @@ def _exits_gone_once_observed(target: Target) -> Iterator[None]:
 
 
 def _cuts(target: Target) -> list[LinkCut]:
-    """The same in every process, by their ids: an exit that is cut is not approved any longer than its key lives."""
+    """The same in every process, by their ids."""
     return [
         LinkCut(name, egress.underlay_of_others(target, name), at_most=LIFETIME, id=f"observed{name}")
         for name in sorted(target.hosts.names("exit"))

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from fixtures.rollout import checks, planted
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
 from fixtures.workloads.api.ops import ALERT_FIELDS, gap_health, shaped
+from tests.journals import journal_for
 
 TOKEN = "t"  # noqa: S105
 BY_NAME = "http://gvfx-api.service.consul:8787"
@@ -100,6 +102,10 @@ class World:
     def nomad(self) -> Any:
         running = [SimpleNamespace(id="a1", node_name="c1")]
         return SimpleNamespace(nodes=list, running=lambda job, task: running)
+
+    @cached_property
+    def entries(self) -> Journal:
+        return journal_for(self)
 
     def measure(self, **figures: Any) -> None:
         self.figures |= figures
@@ -184,7 +190,7 @@ def test_without_consul_a_registered_instance_is_the_api(world: World) -> None:
 
 
 def test_a_planted_alert_comes_and_goes_everywhere(world: World) -> None:
-    t1.test_planted_alert_appears_and_disappears(world.target, world.measure)
+    t1.test_planted_alert_appears_and_disappears(world.target, world.entries, world.measure)
     assert {"appeared_seconds", "gone_seconds"} <= set(world.figures)
     assert not world.store.rows("ops_alerts")
 
@@ -192,7 +198,7 @@ def test_a_planted_alert_comes_and_goes_everywhere(world: World) -> None:
 def test_a_frontend_of_another_stack_never_shows_the_planted_alert(world: World) -> None:
     world.behind = Store()
     with pytest.raises(AssertionError, match="shown by everybody"):
-        t1.test_planted_alert_appears_and_disappears(world.target, world.measure)
+        t1.test_planted_alert_appears_and_disappears(world.target, world.entries, world.measure)
     assert not world.store.rows("ops_alerts")
 
 
@@ -217,7 +223,7 @@ def stand(world: World, *states: Literal["open", "healing"]) -> list[planted.Row
 
 
 def test_gap_totals_are_compared_with_a_store_that_holds_both_kinds(world: World) -> None:
-    t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+    t1.test_gap_health_has_schema_and_truth(world.target, world.entries, world.measure)
     assert (world.figures["open"], world.figures["healing"]) == (1, 1)
     assert world.store.rows(planted.GAPS) == []
 
@@ -226,9 +232,9 @@ def test_gap_totals_are_compared_with_a_store_that_holds_both_kinds(world: World
 def test_zeros_are_a_lie_once_there_is_a_gap(world: World, known: tuple[str, ...]) -> None:
     world.answer = gaps_of(*known)
     with pytest.raises(AssertionError, match="the store has"):
-        t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+        t1.test_gap_health_has_schema_and_truth(world.target, world.entries, world.measure)
     with pytest.raises(AssertionError, match="shown by everybody"):
-        t1.test_planted_gap_appears_and_disappears(world.target, world.measure)
+        t1.test_planted_gap_appears_and_disappears(world.target, world.entries, world.measure)
     assert world.store.rows(planted.GAPS) == []
 
 
@@ -241,19 +247,19 @@ def test_where_nothing_may_be_planted_a_store_without_gaps_proves_nothing(
     world.scratch = False
     stand(world, *standing)
     with pytest.raises(Unknown, match=rf"none is {lacking}\n"):
-        t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+        t1.test_gap_health_has_schema_and_truth(world.target, world.entries, world.measure)
     assert world.figures == {}
 
 
 def test_where_nothing_may_be_planted_the_gaps_that_stand_there_do(world: World) -> None:
     world.scratch = False
     rows = stand(world, "open", "healing", "open")
-    t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+    t1.test_gap_health_has_schema_and_truth(world.target, world.entries, world.measure)
     assert (world.figures["open"], world.figures["healing"]) == (2, 1)
     assert len(world.store.rows(planted.GAPS)) == len(rows)
     world.answer = gaps_of("open")
     with pytest.raises(AssertionError, match="the store has"):
-        t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+        t1.test_gap_health_has_schema_and_truth(world.target, world.entries, world.measure)
 
 
 def test_rows_that_others_plant_meanwhile_are_no_contradiction(
@@ -270,12 +276,12 @@ def test_rows_that_others_plant_meanwhile_are_no_contradiction(
         return said
 
     world.answer = answer
-    t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+    t1.test_gap_health_has_schema_and_truth(world.target, world.entries, world.measure)
     assert world.figures["open"] == 4
 
 
 def test_a_planted_gap_comes_and_goes_in_both_states(world: World) -> None:
-    t1.test_planted_gap_appears_and_disappears(world.target, world.measure)
+    t1.test_planted_gap_appears_and_disappears(world.target, world.entries, world.measure)
     assert {"appeared_seconds", "gone_seconds"} <= set(world.figures)
 
     def flattering(store: Store, path: str) -> Answer:
@@ -284,14 +290,14 @@ def test_a_planted_gap_comes_and_goes_in_both_states(world: World) -> None:
 
     world.answer = flattering
     with pytest.raises(AssertionError, match="shown by everybody"):
-        t1.test_planted_gap_appears_and_disappears(world.target, world.measure)
+        t1.test_planted_gap_appears_and_disappears(world.target, world.entries, world.measure)
 
 
 def test_a_row_that_stays_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planted, "GONE", 0.05)
     monkeypatch.setattr(world.store, "delete", lambda table, **equal: 1)
     with pytest.raises(Unknown, match="planted rows of data_gap_events are removed"):
-        t1.test_gap_health_has_schema_and_truth(world.target, world.measure)
+        t1.test_gap_health_has_schema_and_truth(world.target, world.entries, world.measure)
 
 
 @pytest.mark.parametrize("row", [*map(planted.gap, planted.STATES)], ids=planted.STATES)

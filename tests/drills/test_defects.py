@@ -11,7 +11,6 @@ from drills.defects.defect import Defect, extra_environment, repeatedly
 from fixtures.errors import ProbeError, Refused
 from fixtures.history.events import Event
 from fixtures.history.rules import BY_ID
-from fixtures.observe.recording import InMemory
 from fixtures.target.options import DEFECT, DEPLOY_DIR, TargetOptions
 from fixtures.target.target import Target
 
@@ -90,7 +89,7 @@ def test_a_run_knows_its_defect_whether_or_not_it_changes_a_job(
 
     monkeypatch.setattr(subprocess, "run", run)
     found = runner.Runner(
-        cast("Target", None), InMemory(), TargetOptions(), tmp_path, lambda line: None, 0, "phase3"
+        cast("Target", None), cast("Any", None), TargetOptions(), tmp_path, lambda line: None, 0, "phase3"
     )
     found._pytest(defect, tmp_path)
     assert [one[DEFECT] for one in ran] == [named]

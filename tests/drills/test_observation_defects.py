@@ -14,7 +14,7 @@ from acceptance import test_phase_4_traffic_switch as phase4
 from drills.defects import catalogue, observation
 from drills.defects.defect import Defect
 from fixtures.errors import Unknown
-from fixtures.faults import LinkCut
+from fixtures.faults import LinkCut, TargetControl
 from fixtures.observe.eventually import eventually
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import egress
@@ -64,7 +64,7 @@ class World:
         self.stop = False
         self.started = 0
         self.undoes = True
-        self.hosts = SimpleNamespace(run=self.run)
+        self.hosts = SimpleNamespace(run=self.run, names=lambda role=None: ["exit1", "exit2"])
         self.power = SimpleNamespace(host_state=lambda host: "running")
         self.tailnet = SimpleNamespace(
             exits=lambda: [SimpleNamespace(name="exit1"), SimpleNamespace(name="exit2")]
@@ -135,7 +135,9 @@ def test_the_legacy_worker_starts_once_for_each_stop(world: World) -> None:
     assert world.started == 2
 
 
-def test_a_worker_that_does_not_come_back_stops_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_come_back_stops_the_matrix(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def ready(target: Target) -> None:
         raise AssertionError("the worker runs in 0 allocations")
 
@@ -143,4 +145,13 @@ def test_a_worker_that_does_not_come_back_stops_the_matrix(monkeypatch: pytest.M
     clean = catalogue.BY_ID["exits-gone-while-observed"].clean
     assert clean is not None
     with pytest.raises(Unknown, match="0 allocations"):
-        clean(cast("Target", None))
+        clean(cast("Target", world))
+
+
+def test_another_process_gives_the_exits_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "ready", lambda target: None)
+    for cut in observation._cuts(cast("Target", world)):
+        cut.apply(TargetControl(cast("Target", world)))
+    assert world.cut == {"exit1", "exit2"}
+    observation._worker_is_back(cast("Target", world))
+    assert world.cut == set()

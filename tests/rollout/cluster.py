@@ -237,6 +237,10 @@ class Control:
     def __init__(self, cluster: Cluster) -> None:
         self.scheduler = cluster
 
+    @property
+    def target(self) -> Target:
+        raise NotImplementedError
+
     def run(self, host: str, argv: list[str], timeout: float = 10.0) -> Completed:
         raise NotImplementedError
 

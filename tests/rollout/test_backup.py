@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from fixtures.errors import DeployError, Unknown
+from fixtures.faults import Journal
 from fixtures.observe.nomad import NomadNotFound
 from fixtures.observe.nomad_exec import ExecResult
 from fixtures.observe.recording import InMemory
@@ -21,6 +22,7 @@ from fixtures.rollout.backup import Dump, Server
 from fixtures.target import names
 from fixtures.target.options import DEPLOY_DIR
 from fixtures.target.target import Target
+from tests.journals import journal_for
 
 ARCHIVE = backup.MAGIC + b" and more"
 KEY = "goldviewfx/2026-01-01T000000Z.dump"
@@ -81,6 +83,9 @@ class World:
             raise NomadNotFound(f"job {job}", "404", "a job")
         status = "running" if self.running[job] else "dead"
         return {"ID": job, "Version": 0, "Status": status, "TaskGroups": [{"Tasks": []}]}
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return [self.job(one) for one in self.running]
 
     def latest_deployment(self, job: str) -> Any:
         status = "failed" if job in self.broken else "successful"
@@ -143,10 +148,15 @@ def target(world: World) -> Target:
         running=world.running_,
         **{
             name: getattr(world, name)
-            for name in ("force_periodic", "allocations", "logs", "job", "latest_deployment", "exec")
+            for name in ("force_periodic", "allocations", "logs", "job", "jobs", "latest_deployment", "exec")
         },
     )
     return cast("Target", facade)
+
+
+def both(world: World) -> tuple[Target, Journal]:
+    found = target(world)
+    return found, journal_for(found)
 
 
 def test_a_new_whole_archive_is_a_backup(world: World) -> None:
@@ -292,7 +302,7 @@ def test_the_restore_is_the_runbooks_own(server: Server, world: World) -> None:
 
 def test_writers_stand_still_and_go_on_as_they_did(world: World) -> None:
     world.running = {names.WORKER_JOB: True, names.API.id: True, "legacy": True}
-    with backup.quiet(target(world)) as stopped:
+    with backup.quiet(*both(world)) as stopped:
         assert not any(world.running.values())
         assert stopped == [names.WORKER_JOB, names.API.id, "the legacy worker"]
     assert all(world.running.values())
@@ -301,7 +311,7 @@ def test_writers_stand_still_and_go_on_as_they_did(world: World) -> None:
 
 def test_what_was_not_there_or_not_healthy_is_left_so(world: World) -> None:
     world.running, world.broken = {names.API.id: True}, {names.API.id}
-    with backup.quiet(target(world)) as stopped:
+    with backup.quiet(*both(world)) as stopped:
         assert stopped == [names.API.id]
     assert world.running == {names.API.id: True} and f"healthy {names.API.id}" not in world.done
 
@@ -311,13 +321,13 @@ def test_a_failed_body_is_not_hidden_by_what_comes_behind_it(world: World) -> No
     world.broken = {names.CONVEX.id}
     with (
         pytest.raises(AssertionError, match="the rule is broken") as caught,
-        backup.convex_stopped(target(world)),
+        backup.convex_stopped(*both(world)),
     ):
         assert not world.running[names.CONVEX.id]
         raise AssertionError("the rule is broken")
     assert "unhealthy" in caught.value.__notes__[0]
     assert world.running[names.CONVEX.id]
-    with pytest.raises(DeployError), backup.convex_stopped(target(world)):
+    with pytest.raises(DeployError), backup.convex_stopped(*both(world)):
         pass
 
 
@@ -325,6 +335,6 @@ def test_a_failed_body_is_not_hidden_by_what_comes_behind_it(world: World) -> No
 def test_the_job_is_left_as_it_was_found(world: World, stood: bool) -> None:
     if stood:
         world.running = {names.BACKUP_JOB: True}
-    with backup.deployed(target(world)):
+    with backup.deployed(*both(world)):
         assert world.running[names.BACKUP_JOB]
     assert (names.BACKUP_JOB in world.running) == stood

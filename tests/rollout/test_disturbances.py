@@ -160,7 +160,7 @@ def _job(task: str) -> dict[str, Any]:
 
 
 def test_a_component_that_nobody_saw_away_is_unknown_and_one_that_stays_away_breaks_the_rule() -> None:
-    trial = Trial(target(Nomad()))
+    trial = Trial(target(Nomad()), cast("Any", None))
     bounds = Bounds(1.0, 0.01)
     with pytest.raises(Unknown, match="never seen away"):
         trial.recovered([watch("convex", None, None, over=False)], bounds)
@@ -175,7 +175,7 @@ def test_a_component_that_nobody_saw_away_is_unknown_and_one_that_stays_away_bre
 
 
 def test_the_bound_of_a_component_is_the_widest_of_its_absences() -> None:
-    trial = Trial(target(Nomad()))
+    trial = Trial(target(Nomad()), cast("Any", None))
     trial._writer = cast(
         "Any", SimpleNamespace(ledger=SimpleNamespace(acknowledged_since=lambda since: True))
     )

@@ -20,6 +20,7 @@ from fixtures.rollout.rollback import STEPS, Rollback
 from fixtures.target import names
 from fixtures.target.capabilities import DeploymentResult
 from fixtures.target.target import Target
+from tests.journals import journal_for
 
 EXIT, LEGACY = "203.0.113.11", "203.0.113.41"
 SOURCES = {EXIT: "exit1", LEGACY: "legacy"}
@@ -46,6 +47,7 @@ class Cluster:
         self.legacy_ingests = True
         self.reverts_wrongly = False
         self.unhealthy = ""
+        self.asked_to_stop = False
         self.deploy = self
         self.legacy = SimpleNamespace(
             start=self.start_legacy, stop=self.stop_legacy, running=lambda: self.legacy_runs
@@ -54,7 +56,11 @@ class Cluster:
         self.hosts = SimpleNamespace(
             names=lambda role=None: ["legacy"] if role == "legacy" else ["c3", "legacy"]
         )
-        self.nomad = SimpleNamespace(job=self.job, allocations=self.allocations)
+        self.nomad = SimpleNamespace(
+            job=self.job,
+            allocations=self.allocations,
+            running=lambda job, task: [1] if self.nomad_running else [],
+        )
 
     # -- time --------------------------------------------------------------------------------------------
 
@@ -133,6 +139,7 @@ class Cluster:
 
     def stop(self, job: str) -> None:
         self.calls.append(f"stop {job}")
+        self.asked_to_stop = True
         if self.stop_starts_legacy:
             self.start_legacy()
         self.time()
@@ -147,7 +154,7 @@ class Cluster:
     def submit(self, job: str, variables: dict[str, Any] | None = None) -> DeploymentResult:
         self.calls.append(f"submit {job}")
         if variables is not None:
-            self.versions.append({"env": str(variables["api_env"])})
+            self.versions.append({"env": "new", **variables["api_env"]})
         return DeploymentResult(job, len(self.versions) - 1, variables is not None, "")
 
     def revert(self, job: str, version: int) -> DeploymentResult:
@@ -165,9 +172,13 @@ class Cluster:
     # -- what it looks at -----------------------------------------------------------------------------------
 
     def job(self, job: str) -> dict[str, Any]:
-        task = {"Name": "worker", "KillTimeout": 5e9}
-        group = {"Count": 1, "Tasks": [task], "Env": self.versions[-1]}
-        return {"ID": job, "Version": len(self.versions) - 1, "TaskGroups": [group]}
+        task = {"Name": "worker", "KillTimeout": 5e9, "Env": self.versions[-1]}
+        stopped = job == names.WORKER_JOB and self.asked_to_stop
+        group = {"Count": 1, "Tasks": [task]}
+        return {"ID": job, "Version": len(self.versions) - 1, "TaskGroups": [group], "Stop": stopped}
+
+    def can(self, name: str) -> bool:
+        return True
 
     def allocations(self, job: str, *, all_versions: bool) -> list[Allocation]:
         client = "running" if self.nomad_running else "complete"
@@ -228,6 +239,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         made.calls.append(f"rollout {phase}")
         if not made.nomad_running:
             made.time()
+            made.asked_to_stop = False
             made.nomad_runs.append(Interval("n2", "c4", made.now, None, True))
             made.connect(EXIT)
         return SimpleNamespace(outcome=lambda step: SimpleNamespace(proven=lambda: None))
@@ -240,6 +252,7 @@ def made(cluster: Cluster) -> Rollback:
     return Rollback(
         cast("Target", cluster),
         cast("AllocationRecorder", SimpleNamespace(runs=lambda: cluster.nomad_runs)),
+        journal_for(cluster),
         (TABLE,),
         begun=cluster.now,
     )
@@ -270,7 +283,7 @@ def test_back_in_the_plans_order_and_forward_again(cluster: Cluster) -> None:
     acted = [call for call in cluster.calls if not call.startswith("require")]
     assert acted == [
         "submit gvfx-api", "stop gvfx-worker", "legacy start", "revert gvfx-api 0", "legacy stop",
-        "submit gvfx-api", "rollout 3",
+        "legacy stop", "submit gvfx-api", "rollout 3", "submit gvfx-worker", "submit gvfx-api",
     ]  # fmt: skip
     assert [step.step.action for step in one.done] == [step.action for step in STEPS]
     assert cluster.rows == content

@@ -16,6 +16,7 @@ from fixtures.observe.user import Resolved, Visit
 from fixtures.rollout import users
 from fixtures.rollout.users import Tour
 from fixtures.target.target import Target
+from tests.journals import journal_for
 
 NAME = "gvfx-frontend.service.consul"
 OURS = {"100.64.0.1": "a1", "100.64.0.2": "a2"}
@@ -164,13 +165,16 @@ def test_a_planted_alert_is_taken_away_again() -> None:
         rows[row["id"]] = row
 
     def delete(table: str, id: str) -> None:
-        del rows[id]
+        rows.pop(id, None)
 
     store = SimpleNamespace(
         insert=insert, delete=delete, rows=lambda table, id: [*filter(None, [rows.get(id)])]
     )
     target = SimpleNamespace(require_scratch=lambda: None, convex=lambda: store, record=InMemory())
-    with pytest.raises(ValueError, match="body"), users.planted_alert(cast("Target", target)) as identity:
+    with (
+        pytest.raises(ValueError, match="body"),
+        users.planted_alert(cast("Target", target), journal_for(target)) as identity,
+    ):
         assert list(rows) == [identity]
         raise ValueError("body")
     assert rows == {}
