@@ -16,6 +16,7 @@ from fixtures.observe.convex import ConvexProbe
 from fixtures.observe.recording import InMemory
 from fixtures.rollout.rollout import Rollout
 from fixtures.target.target import Target
+from tests.journals import journal_for
 from tests.rollout.served import Served, served
 
 PHASE1 = cast("Rollout", SimpleNamespace(outcome=lambda step: SimpleNamespace(proven=lambda: None)))
@@ -72,7 +73,9 @@ def world(stand_in: Served, tmp_path: Path) -> Iterator[World]:
 
 def validated(world: World) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    p1.test_convex_reads_and_writes_rows_and_files(world.target, PHASE1, lambda **more: figures.update(more))
+    p1.test_convex_reads_and_writes_rows_and_files(
+        world.target, journal_for(world), PHASE1, lambda **more: figures.update(more)
+    )
     return figures
 
 
@@ -98,7 +101,7 @@ def test_a_convex_that_keeps_either_to_itself_is_no_data_plane(
 
 def exported(world: World) -> None:
     snapshot.test_a_snapshot_is_exported_and_imported_with_equal_content(
-        world.target, PHASE1, lambda **more: None
+        world.target, journal_for(world), PHASE1, lambda **more: None
     )
 
 

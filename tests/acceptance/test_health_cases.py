@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from acceptance import test_1_health as t1
-from fixtures.errors import ProbeError, Unknown
+from fixtures.errors import ProbeError, UndoError, Unknown
 from fixtures.faults import AllocFreeze, Journal
 from fixtures.observe import schemas
 from fixtures.observe.convex import ConvexSilent
@@ -24,6 +24,7 @@ from fixtures.observe.http import Sample
 from fixtures.observe.nomad_types import Service
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import checks, planted
+from fixtures.rollout.entries import ScratchRows
 from fixtures.target import deadlines, names, pairs
 from fixtures.target.target import Target
 from fixtures.workloads.api.ops import ALERT_FIELDS, gap_health, shaped
@@ -294,9 +295,9 @@ def test_a_planted_gap_comes_and_goes_in_both_states(world: World) -> None:
 
 
 def test_a_row_that_stays_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planted, "GONE", 0.05)
+    monkeypatch.setattr(ScratchRows, "settle", 0.05)
     monkeypatch.setattr(world.store, "delete", lambda table, **equal: 1)
-    with pytest.raises(Unknown, match="planted rows of data_gap_events are removed"):
+    with pytest.raises(UndoError, match="2 rows of data_gap_events"):
         t1.test_gap_health_has_schema_and_truth(world.target, world.entries, world.measure)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.faults import HostDown, Journal, journal_directory
 from fixtures.observe.recording import InMemory
+from fixtures.rollout.entries import ScratchRows
 
 from .conftest import FakeTime
 from .test_journal import CLEAN, abandon
@@ -18,13 +19,35 @@ PLUGIN = """
 import os, types
 from pathlib import Path
 import pytest
+from fixtures.errors import Unknown
 from tests.faults.world import World
+
+class Store:
+    def __init__(self):
+        self.row = Path(os.environ["WORLD"], "row")
+    def delete(self, table, **equal):
+        self.row.unlink(missing_ok=True)
+        return 1
+    def rows(self, table, **equal):
+        return [1] if self.row.exists() else []
+
+class Pretended:
+    label = "pretend"
+    def __init__(self):
+        self.world = World(Path(os.environ["WORLD"]))
+        self.nomad, self.convex = self.world.scheduler, Store
+    def can(self, name):
+        return os.environ.get("ABLE", "yes") == "yes"
+    @property
+    def hosts(self):
+        if not self.can("hosts"):
+            raise Unknown("hosts of pretend", "out of reach", "within reach")
+        return self.world
+    power = hosts
 
 @pytest.fixture(scope="session")
 def target(event_log):
-    world = World(Path(os.environ["WORLD"]))
-    able = os.environ.get("ABLE", "yes") == "yes"
-    return types.SimpleNamespace(label="pretend", hosts=world, power=world, nomad=world.scheduler, can=lambda name: able)
+    return Pretended()
 """
 HEAD = "import pytest\nfrom fixtures.faults import HostDown, HostFreeze\n"
 
@@ -32,7 +55,8 @@ HEAD = "import pytest\nfrom fixtures.faults import HostDown, HostFreeze\n"
 class Inner:
     def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:
         self._pytester = pytester
-        self.world = World(memory / "world")
+        self.directory = memory / "world"
+        self.world = World(self.directory)
         monkeypatch.setenv("WORLD", str(memory / "world"))
         monkeypatch.setenv("GVFX_CACHE", str(memory / "cache"))
         self.journals = journal_directory("pretend")
@@ -95,6 +119,25 @@ def test_the_next_session_heals_the_target_before_anyone_looks(inner: Inner) -> 
     assert result.ret == 0
     assert inner.world.picture() == CLEAN
     assert list(inner.journals.iterdir()) == []
+
+
+def test_rows_are_swept_where_nothing_else_can_be(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABLE", "no")
+    row = inner.directory / "row"
+    row.touch()
+    left = Journal(inner.journals, "killed", inner.world, InMemory())
+    left.begin(ScratchRows("gvfx-convex", "ops_alerts", "id", ("x",)))
+    abandon(left)
+    body = 'import os\nfrom pathlib import Path\nassert not Path(os.environ["WORLD"], "row").exists()'
+    assert inner.run(rule("T1.1", body, "target, entries")).ret == 0
+    assert not row.exists() and list(inner.journals.iterdir()) == []
+
+
+def test_faults_need_hosts_and_entries_do_not(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABLE", "no")
+    result = inner.run(rule("T1.1", "", "entries") + rule("T1.2", "", "faults"))
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*hosts of pretend*"])
 
 
 def test_a_target_that_can_only_be_looked_at_is_not_swept(

@@ -16,6 +16,7 @@ import os, time, types
 import pytest
 from fixtures.rollout import observation
 from fixtures.target import names
+from tests.journals import journal_for
 from tests.rollout.test_looks import World, run
 
 CYCLE = 0.06
@@ -40,6 +41,10 @@ class Live(World):
 @pytest.fixture(scope="session")
 def target():
     return Live()
+
+@pytest.fixture
+def entries(target):
+    return journal_for(target)
 
 @pytest.fixture(scope="session")
 def phase3():
