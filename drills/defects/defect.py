@@ -53,6 +53,11 @@ class Defect:
         return DeploymentChange(self.id, self.jobs)
 
 
+def deployed(target: Target, job: str) -> bool:
+    """Whether Nomad knows the job: a matrix killed before its rollout came there has nothing to take back of it."""
+    return any(str(one["ID"]) == job for one in target.nomad.jobs())
+
+
 def extra_environment(variable: str, **values: str) -> JobChange:
     """A change that adds to a job's map variable of further environment, keeping what is there."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
+from drills.defects.defect import WEAKNESS, Defect, deployed, extra_environment, repeatedly
 from drills.defects.egress import with_tool
 from fixtures.errors import Refused
 from fixtures.target import deadlines, hcl, names
@@ -130,6 +130,8 @@ def _redeploys_later(target: Target) -> Iterator[None]:
 
 
 def _own_frontend(target: Target) -> None:
+    if not deployed(target, names.FRONTEND.id):
+        return
     target.deploy.submit(names.FRONTEND.id)
     within = deadlines.deployment(target.nomad.job(names.FRONTEND.id))
     target.deploy.wait_healthy(names.FRONTEND.id, within)

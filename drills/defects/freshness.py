@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from drills.defects.defect import WEAKNESS, Defect, extra_environment, repeatedly
+from drills.defects.defect import WEAKNESS, Defect, deployed, extra_environment, repeatedly
 from fixtures.rollout import snapshot
 from fixtures.target import names
 from fixtures.target.change import JobChange
@@ -46,6 +46,8 @@ def _rows_missing(target: Target) -> Iterator[None]:
 
 def _rows_again(target: Target) -> None:
     """The rows the imported snapshot had, until the good worker writes its own."""
+    if not deployed(target, names.CONVEX.id):
+        return
     args = {"table": "data_source_status", "action": "upsert", "onConflict": "pair,source_type"}
     target.convex().mutation("data:write", {**args, "payload": snapshot.rows((LOST,), datetime.now(UTC))})
 

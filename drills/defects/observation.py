@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from drills.defects.defect import NO_REVERT, WEAKNESS, Defect, extra_environment, repeatedly
+from drills.defects.defect import NO_REVERT, WEAKNESS, Defect, deployed, extra_environment, repeatedly
 from fixtures.errors import SuiteError, Unknown
 from fixtures.faults import LinkCut, TargetControl
 from fixtures.rollout import egress
@@ -72,6 +72,8 @@ def _connected(target: Target) -> None:
 def _worker_is_back(target: Target) -> None:
     """Exits and the worker are as they were, before another line is judged. Raises Unknown."""
     _connected(target)
+    if not deployed(target, names.WORKER_JOB):
+        return
     try:
         egress.ready(target)
     except AssertionError as error:

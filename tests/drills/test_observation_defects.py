@@ -18,6 +18,7 @@ from fixtures.faults import LinkCut, TargetControl
 from fixtures.observe.eventually import eventually
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import egress
+from fixtures.target import names
 from fixtures.target.capabilities import Completed
 from fixtures.target.options import DEPLOY_DIR
 from fixtures.target.target import Target
@@ -63,13 +64,16 @@ class World:
         self.cut: set[str] = set()
         self.stop = False
         self.started = 0
-        self.undoes = True
+        self.undoes = self.rolled_out = True
         self.hosts = SimpleNamespace(run=self.run, names=lambda role=None: ["exit1", "exit2"])
         self.power = SimpleNamespace(host_state=lambda host: "running")
         self.tailnet = SimpleNamespace(
             exits=lambda: [SimpleNamespace(name="exit1"), SimpleNamespace(name="exit2")]
         )
-        self.nomad = SimpleNamespace(job=lambda name: {"Stop": self.stop})
+        self.nomad = SimpleNamespace(
+            job=lambda name: {"Stop": self.stop},
+            jobs=lambda: [{"ID": names.WORKER_JOB}] if self.rolled_out else [],
+        )
         self.legacy = SimpleNamespace(start=self._start)
 
     def convex(self) -> Any:
@@ -146,6 +150,14 @@ def test_a_worker_that_does_not_come_back_stops_the_matrix(
     assert clean is not None
     with pytest.raises(Unknown, match="0 allocations"):
         clean(cast("Target", world))
+
+
+def test_a_worker_that_was_never_deployed_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress, "ready", lambda target: pytest.fail("asked"))
+    world.rolled_out = False
+    observation._worker_is_back(cast("Target", world))
 
 
 def test_another_process_gives_the_exits_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
