@@ -58,11 +58,11 @@ class Bench:
         since = time.monotonic()
         self.until("acknowledged", lambda: self.writer.ledger.acknowledged_since(since))
 
-    def phases(self, since: float) -> set[object]:
+    def phases(self, since: float) -> set[str]:
         """How writes that began since then have ended; one that was under way proves nothing of that time."""
         events = [one for one in self.events() if one.mono >= since]
         begun = {one.data["key"] for one in events if one.data["phase"] == "invoke"}
-        return {one.data["phase"] for one in events if one.data["key"] in begun} - {"invoke"}
+        return {str(one.data["phase"]) for one in events if one.data["key"] in begun} - {"invoke"}
 
     def events(self) -> list[Event]:
         return [one for one in read_events(self.log.path).events if one.name == "store"]
