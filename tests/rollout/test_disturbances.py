@@ -200,6 +200,26 @@ def test_a_cluster_is_whole_or_says_what_is_missing(monkeypatch: pytest.MonkeyPa
         durability.whole(target(nomad))
 
 
+def test_a_disturbance_comes_when_there_is_something_to_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.rollout.checks.catalogue_problems", lambda target, job: [])
+    monkeypatch.setattr(durability, "STEADY", 0.01)
+    trial = Trial(target(Nomad()))
+    trial._jobs = {}
+    asked: list[float] = []
+
+    def acknowledged(since: float) -> bool:
+        asked.append(since)
+        return len(asked) > 1 and writes
+
+    trial._writer = cast("Any", SimpleNamespace(ledger=SimpleNamespace(acknowledged_since=acknowledged)))
+    writes = True
+    trial.as_before(0.01)
+    assert len(asked) == 2
+    writes = False
+    with pytest.raises(Unknown, match="acknowledged"):
+        trial.as_before(0.01)
+
+
 def test_convex_is_where_it_runs_and_not_where_it_died() -> None:
     nomad = Nomad()
     nomad.found[names.CONVEX.id] = [allocation(names.CONVEX, alloc="new")]
