@@ -82,10 +82,17 @@ def test_an_export_without_a_row_of_the_application_is_no_evidence_of_an_import(
     assert content.must_hold_rows(content.export(convex, content.TABLES, "run")) == 1
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "bingx_trades: more than 32000 documents read in one function",
+        "Uncaught Error: Too many documents read in a single function execution (limit: 32000).",
+        "Uncaught Error: Too many bytes read in a single function execution (limit: 16777216 bytes).",
+    ],
+)
 def test_a_table_that_convex_does_not_read_whole_is_cut_and_one_that_fails_is_not(
-    convex: ConvexProbe, monkeypatch: pytest.MonkeyPatch
+    said: str, convex: ConvexProbe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = "Uncaught Error: Too many documents read in a single function execution (limit: 32000)."
 
     def page(table: str, first: int, count: int) -> list[dict[str, object]]:
         raise ConvexFunctionError(f"rows of {table}", said, "status success")
