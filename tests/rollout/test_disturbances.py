@@ -174,6 +174,26 @@ def test_a_component_that_nobody_saw_away_is_unknown_and_one_that_stays_away_bre
     assert trial.unavoidable == 1.0
 
 
+def test_a_disturbance_comes_when_there_is_something_to_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.rollout.checks.catalogue_problems", lambda target, job: [])
+    monkeypatch.setattr(durability, "STEADY", 0.01)
+    trial = Trial(target(Nomad()))
+    trial._jobs = {}
+    asked: list[float] = []
+
+    def acknowledged(since: float) -> bool:
+        asked.append(since)
+        return len(asked) > 1 and writes
+
+    trial._writer = cast("Any", SimpleNamespace(ledger=SimpleNamespace(acknowledged_since=acknowledged)))
+    writes = True
+    trial.as_before(0.01)
+    assert len(asked) == 2
+    writes = False
+    with pytest.raises(Unknown, match="acknowledged"):
+        trial.as_before(0.01)
+
+
 def test_the_bound_of_a_component_is_the_widest_of_its_absences() -> None:
     trial = Trial(target(Nomad()))
     trial._writer = cast(
@@ -198,26 +218,6 @@ def test_a_cluster_is_whole_or_says_what_is_missing(monkeypatch: pytest.MonkeyPa
     assert durability.missing(target(nomad), before) == ["c2 is ready, ineligible", "gvfx-api: 0 of 1 run"]
     with pytest.raises(Unknown, match="c2 ready, ineligible"):
         durability.whole(target(nomad))
-
-
-def test_a_disturbance_comes_when_there_is_something_to_lose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.rollout.checks.catalogue_problems", lambda target, job: [])
-    monkeypatch.setattr(durability, "STEADY", 0.01)
-    trial = Trial(target(Nomad()))
-    trial._jobs = {}
-    asked: list[float] = []
-
-    def acknowledged(since: float) -> bool:
-        asked.append(since)
-        return len(asked) > 1 and writes
-
-    trial._writer = cast("Any", SimpleNamespace(ledger=SimpleNamespace(acknowledged_since=acknowledged)))
-    writes = True
-    trial.as_before(0.01)
-    assert len(asked) == 2
-    writes = False
-    with pytest.raises(Unknown, match="acknowledged"):
-        trial.as_before(0.01)
 
 
 def test_convex_is_where_it_runs_and_not_where_it_died() -> None:
