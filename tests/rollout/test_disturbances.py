@@ -177,6 +177,26 @@ def test_a_component_that_nobody_saw_away_is_unknown_and_one_that_stays_away_bre
     assert trial.unavoidable == 1.0
 
 
+def test_a_disturbance_comes_when_there_is_something_to_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.rollout.checks.catalogue_problems", lambda target, job: [])
+    monkeypatch.setattr(durability, "STEADY", 0.01)
+    trial = Trial(target(Nomad()))
+    trial._jobs = {}
+    asked: list[float] = []
+
+    def acknowledged(since: float) -> bool:
+        asked.append(since)
+        return len(asked) > 1 and writes
+
+    trial._writer = cast("Any", SimpleNamespace(ledger=SimpleNamespace(acknowledged_since=acknowledged)))
+    writes = True
+    trial.as_before(0.01)
+    assert len(asked) == 2
+    writes = False
+    with pytest.raises(Unknown, match="acknowledged"):
+        trial.as_before(0.01)
+
+
 def test_the_bound_of_a_component_is_the_widest_of_its_absences() -> None:
     trial = Trial(target(Nomad()))
     trial._writer = cast(
