@@ -234,7 +234,9 @@ def nothing(scene: takeover.Scene) -> Iterator[None]:
     yield
 
 
-RESTART = Case("restart", "T8.1", nothing, "restarted", lambda scene: takeover.Down(0.0, 2.0), killed=False)
+RESTART = Case(
+    "restart", "T8.1", nothing, "restarted", lambda scene: takeover.Down(0.0, 2.0), killed=False, stands=False
+)
 
 
 def test_a_restart_in_which_nothing_goes_wrong_passes(flow: Flow) -> None:
@@ -244,6 +246,22 @@ def test_a_restart_in_which_nothing_goes_wrong_passes(flow: Flow) -> None:
     # The session of before may have said its last word just before the span.
     assert figures["exchange"]["intervals"] in {1, 2}
     assert figures["node_after"] == "here"
+
+
+def test_what_is_struck_has_begun_just_before(flow: Flow, world: World) -> None:
+    """A cycle that was under way when the case began may be over before the fault is there."""
+    struck: list[tuple[float, list[float]]] = []
+
+    @contextmanager
+    def strike(scene: takeover.Scene) -> Iterator[None]:
+        begun = [one.started_at for one in scene.watch.under_way()]
+        struck.append((time.time(), begun))
+        with nothing(scene):
+            yield
+
+    assert flow(replace(RESTART, hold=strike, stands=True))["node_after"] == "here"
+    ((at, begun),) = struck
+    assert all(at - one < PERIOD for one in begun)
 
 
 def test_two_windows_at_once_are_told_as_the_two_they_are(flow: Flow, world: World) -> None:
@@ -257,15 +275,17 @@ def test_two_windows_at_once_are_told_as_the_two_they_are(flow: Flow, world: Wor
         flow(Case("x", "T8.1", doubled, "restarted", lambda scene: takeover.Down(0.0, 2.0), killed=False))
 
 
-def test_a_worker_that_does_not_come_back_is_a_broken_rule(flow: Flow, world: World) -> None:
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_worker_that_does_not_come_back_is_a_broken_rule(flow: Flow, world: World, stands: bool) -> None:
     @contextmanager
     def silenced(scene: takeover.Scene) -> Iterator[None]:
         with nothing(scene):
             world.silent = True
             yield
 
-    with pytest.raises(AssertionError, match="every feed is ingested while the fault stands"):
-        flow(Case("x", "T8.1", silenced, "restarted", lambda scene: takeover.Down(0.0, 2.0), killed=False))
+    when = "while the fault stands" if stands else "after the fault"
+    with pytest.raises(AssertionError, match=f"every feed is ingested {when}"):
+        flow(replace(RESTART, hold=silenced, stands=stands))
 
 
 @pytest.mark.parametrize(("seen", "zombie"), [(16.0, True), (1.0, False)])
