@@ -248,20 +248,11 @@ def test_a_restart_in_which_nothing_goes_wrong_passes(flow: Flow) -> None:
     assert figures["node_after"] == "here"
 
 
-def test_what_is_struck_has_begun_just_before(flow: Flow, world: World) -> None:
-    """A cycle that was under way when the case began may be over before the fault is there."""
-    struck: list[tuple[float, list[float]]] = []
-
-    @contextmanager
-    def strike(scene: takeover.Scene) -> Iterator[None]:
-        begun = [one.started_at for one in scene.watch.under_way()]
-        struck.append((time.time(), begun))
-        with nothing(scene):
-            yield
-
-    assert flow(replace(RESTART, hold=strike, stands=True))["node_after"] == "here"
-    ((at, begun),) = struck
-    assert all(at - one < PERIOD for one in begun)
+def test_a_cycle_that_is_nearly_over_is_not_struck() -> None:
+    cycles = [SimpleNamespace(run="old", started_at=9.0), SimpleNamespace(run="new", started_at=10.5)]
+    watch = cast("WindowWatch", SimpleNamespace(under_way=lambda: cycles))
+    assert [one.run for one in takeover.begun(watch, 10.0)] == ["new"]
+    assert not takeover.begun(watch, 11.0)
 
 
 def test_two_windows_at_once_are_told_as_the_two_they_are(flow: Flow, world: World) -> None:
