@@ -248,6 +248,17 @@ def test_a_restart_in_which_nothing_goes_wrong_passes(flow: Flow) -> None:
     assert figures["node_after"] == "here"
 
 
+def test_only_the_window_of_a_feed_is_one() -> None:
+    """A cycle without a feed that is due holds the lock for a moment: a fault would come after it, and hit nothing."""
+    runs = [
+        SimpleNamespace(run=feed, feed=feed, status=status)
+        for feed, status in ((names.LOCK_FEED, "running"), ("candles", "succeeded"), ("ticker", "running"))
+    ]
+    log = SimpleNamespace(read=lambda: None, runs=lambda: runs)
+    watch = cast("WindowWatch", SimpleNamespace(log=log))
+    assert [one.run for one in WindowWatch.under_way(watch)] == ["ticker"]
+
+
 def test_a_cycle_that_is_nearly_over_is_not_struck() -> None:
     cycles = [SimpleNamespace(run="old", started_at=9.0), SimpleNamespace(run="new", started_at=10.5)]
     watch = cast("WindowWatch", SimpleNamespace(under_way=lambda: cycles))

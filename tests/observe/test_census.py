@@ -158,3 +158,17 @@ def test_a_state_is_of_the_moment_it_was_asked_for(tmp_path: Path) -> None:
         thawed = time.time()
     looking.join()
     assert censuses._censuses[0].still[0] < thawed
+
+
+def test_a_host_whose_state_nobody_tells_hides_no_other(tmp_path: Path) -> None:
+    def state(host: str) -> HostState:
+        if host == "dumb":
+            raise ProbeError("power of dumb", "no answer", "a state")
+        return "stopped"
+
+    hosts = Here(tmp_path)
+    hosts.names = lambda role=None: ["dumb", "here"]  # type: ignore[method-assign]
+    censuses = Censuses(hosts, WORKER_PATTERN, InMemory(), state)
+    with pytest.raises(ProbeError, match="power of dumb"):
+        censuses.look_at_power()
+    assert [len(one.still) for one in censuses._censuses] == [0, 1]
