@@ -30,7 +30,10 @@ def target(*terms: str | None) -> Target:
 
 
 def test_late_under_an_election_is_unknown_and_says_so() -> None:
-    with pytest.raises(Unknown, match="term 2 then 3; not within 82 s"), elections.same_leader(target("3"), "2"):
+    with (
+        pytest.raises(Unknown, match="term 2 then 3; not within 82 s"),
+        elections.same_leader(target("3"), "2"),
+    ):
         raise AssertionError("not within 82 s")
 
 
