@@ -54,8 +54,8 @@ def _worker_killed(scene: Scene) -> TaskKill:
 
 
 CASES = (
-    Case("restart", "T8.1", takeover.restart, "restarted", takeover.restarted, killed=False),
-    Case("sigkill", "T8.2", takeover.fault(_worker_killed), "restarted", takeover.restarted),
+    Case("restart", "T8.1", takeover.restart, "restarted", takeover.restarted, killed=False, stands=False),
+    Case("sigkill", "T8.2", takeover.fault(_worker_killed), "restarted", takeover.restarted, stands=False),
     Case(
         "node-loss", "T8.3", takeover.away(lambda scene: HostDown(scene.node), resumes=False),
         "moved", takeover.lost_node,
@@ -82,7 +82,7 @@ CASES = (
         takeover.fault(lambda scene: ProcessKill(_primary(scene), TAILSCALED, at_most=LIFETIME)),
         "continued", takeover.next_exit, killed=False, prepare=_on_primary,
     ),
-    Case("drain", "T8.9", takeover.drain, "moved", takeover.handed_over, killed=False),
+    Case("drain", "T8.9", takeover.drain, "moved", takeover.handed_over, killed=False, stands=False),
 )  # fmt: skip
 
 

@@ -100,7 +100,8 @@ def test_no_rollback_trigger_fires(
         seen, needed = found.evaluation.observed, found.header.required
         raise Unknown(
             f"observation in {found.directory}",
-            f"{seen / 3600:.2f} h and {len(found.evaluation.cycles)} ingestion cycles seen",
+            f"{seen / 3600:.2f} h and {len(found.evaluation.cycles)} ingestion cycles seen, "
+            f"none of them for {found.evaluation.longest_unfed:.0f} s at the longest",
             f"{needed / 3600:.2f} h and at least {MIN_CYCLES} cycles",
             f"pytest acceptance -k no_rollback_trigger --observe-dir {found.directory}",
         )

@@ -129,6 +129,20 @@ DEFECTS: tuple[Defect, ...] = (
         },
     ),
     Defect(
+        id="backup-without-indexes",
+        title="the backup holds the rows and none of the keys and indexes",
+        mutation="gvfx-postgres-backup: pg_dump --section=pre-data --section=data",
+        why="the job ends well and every row comes back; nothing keeps a second row of the same key out any more",
+        expected_red=frozenset({"T5.6"}),
+        jobs={
+            names.BACKUP_JOB: JobChange(
+                mutate=replace_once(
+                    "pg_dump -Fc --no-password", "pg_dump -Fc --section=pre-data --section=data --no-password"
+                )
+            )
+        },
+    ),
+    Defect(
         id="backup-of-another-database",
         title="the backup is of the maintenance database",
         mutation="gvfx-postgres-backup: PGDATABASE postgres",

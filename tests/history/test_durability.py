@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fixtures.history.durability import DurabilityTerms, check_durability
 from fixtures.history.frames import table
-from fixtures.history.results import CheckResult
+from fixtures.history.results import CheckResult, Finding
 from fixtures.history.shapes import Away, Identity, Operation, Phase, Shape
 from tests.history.made import events, frame, given, kinds, of
 
@@ -96,7 +96,8 @@ def worlds(draw: st.DrawFn) -> World:
                 else begun + 0.1
             )
             there = phase == "ok" or draw(st.booleans())
-            end_or_never = None if phase == "unknown" and draw(st.booleans()) else end
+            # Of each component that was away some write is told something.
+            end_or_never = None if phase == "unknown" and item == "row" and draw(st.booleans()) else end
             world.writes.append(
                 Write(key, item, begun, end_or_never, phase, found="whole" if there else None)
             )
@@ -213,6 +214,29 @@ def test_any_write_acknowledged_while_its_backend_was_away_is_found(
     assert absent.start <= begun and quiet.end is not None and quiet.end <= absent.end
 
 
+@given(worlds(), st.sampled_from(["postgres", "objectstore"]))
+def test_a_component_that_hangs_without_a_word_has_not_failed_loudly(world: World, component: str) -> None:
+    def during(write: Write, part: str) -> bool:
+        return any(one.component == part and one.start <= write.start <= one.end for one in world.away)
+
+    hung = [w for w in world.writes if component in NEEDS[w.item] and during(w, component)]
+    for write in hung:
+        write.phase, write.end = "unknown", None
+    assert "unanswered" in kinds(world.judge(), "unknown")
+    # A lost connection is a word, too.
+    one = next(write for write in hung if not during(write, "convex"))
+    one.end = one.start + 0.1
+    assert not any(component in said.sentence for said in unanswered(world))
+    one.end = None
+    # Nobody speaks for a Convex that is away itself.
+    world.away += [Away("convex", one.start, one.end) for one in world.away]
+    assert not unanswered(world)
+
+
+def unanswered(world: World) -> list[Finding]:
+    return [one for one in world.judge().findings if one.kind == "unanswered"]
+
+
 @given(worlds(), st.data())
 def test_a_write_that_outlasts_the_absence_is_none(world: World, data: st.DataObject) -> None:
     absence = data.draw(st.sampled_from(world.away))
@@ -265,7 +289,8 @@ def test_a_component_that_never_came_back_is_unknown(world: World) -> None:
     for write in world.writes:
         write.end = None if (write.end or 0.0) > last else write.end
     result = world.judge()
-    assert result.outcome == "unknown" and set(kinds(result)) == {"unrecovered"}
+    assert result.outcome == "unknown" and "unrecovered" in kinds(result)
+    assert set(kinds(result)) <= {"unrecovered", "unanswered"}
     assert None in seconds(result).values()
 
 

@@ -313,6 +313,61 @@ def test_a_retry_on_a_new_connection_is_no_second_client(world: World, data: st.
     assert world.judge().outcome == "passed"
 
 
+def fetched(begin: float, client: str, symbols: str, step: float = 0.1) -> list[Fetch]:
+    """One cycle of one feed, on a connection of its own: every symbol once."""
+    return [
+        Fetch(begin + number * step, 0.01, f"{client} since {begin:.3f}", "/depth", name, 200)
+        for number, name in enumerate(symbols)
+    ]
+
+
+@given(worlds(), st.integers(2, 9), st.floats(0.5, 29.9))
+def test_two_workers_whose_connections_end_with_their_cycles_are_found(
+    world: World, count: int, apart: float
+) -> None:
+    symbols = "ABCDEFGHI"[:count]
+    world.fetches += [
+        *fetched(0.0, "one", symbols), *fetched(60.0, "one", symbols), *fetched(60.0 + apart, "two", symbols),
+    ]  # fmt: skip
+    found = kinds(world.judge(), "failed")
+    assert set(found) == {"served"}
+    assert {str(one).split()[0] for one in of(found["served"], "client")} == {"two"}
+    assert len(found["served"].evidence) == max(2, count // 2 + 1)
+    world.terms = world.terms.model_copy(update={"exchange": False})
+    assert world.judge().outcome == "passed"
+
+
+@given(worlds(), st.integers(2, 9), st.data())
+def test_a_worker_that_repeats_a_call_or_follows_another_is_alone(
+    world: World, count: int, data: st.DataObject
+) -> None:
+    symbols = "ABCDEFGHI"[:count]
+    begin = 60.0 + data.draw(st.floats(33.0, 60.0))
+    again = data.draw(st.sampled_from(symbols))
+    world.fetches += [
+        *fetched(60.0, "one", symbols), *fetched(begin, "two", symbols),
+        # Its answer was lost with the exit it came by.
+        Fetch(62.0, 0.01, "one again", "/depth", again, 200),
+        # What failed is asked for again, however much of it.
+        *(dataclasses.replace(one, status=500) for one in fetched(150.0, "one", symbols)),
+        *fetched(150.5, "one anew", symbols),
+    ]  # fmt: skip
+    assert world.judge().outcome == "passed"
+
+
+def test_an_exchange_that_answers_too_late_is_asked_again_by_the_same() -> None:
+    """Every call was given up and repeated, and was served all the same: nobody took turns with anybody."""
+    world = pair(40.0, 60.0)
+    world.terms = world.terms.model_copy(update={"exchange": True})
+    world.coverage.append(Coverage("exchange", 0.0, world.terms.until + 1))
+    for number, name in enumerate("ABCD"):
+        begin = 10.0 + 6.0 * number
+        for attempt in range(2):
+            end = begin + 2.5 * attempt + 5.0
+            world.fetches.append(Fetch(end, 5.0, f"{name}{attempt}", "/depth", name, 200))
+    assert "served" not in kinds(world.judge())
+
+
 @given(worlds(), st.data())
 def test_a_time_nobody_looked_at_is_never_a_pass(world: World, data: st.DataObject) -> None:
     what = data.draw(st.sampled_from(["runs", "exchange"]))

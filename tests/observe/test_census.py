@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -145,3 +146,29 @@ def test_everywhere_is_where_all_are(hosts: list[list[tuple[int, int]]]) -> None
         instant = moment + 0.5
         every = all(any(one.since < instant < one.until for one in found) for found in made)
         assert any(one.since < instant < one.until for one in together) == every
+
+
+def test_a_state_is_of_the_moment_it_was_asked_for(tmp_path: Path) -> None:
+    """It was waited for while a reading held the lock, and the host has gone on meanwhile."""
+    censuses = Censuses(Here(tmp_path), WORKER_PATTERN, InMemory(), lambda host: "paused")
+    with censuses._lock:
+        looking = threading.Thread(target=censuses.look_at_power)
+        looking.start()
+        time.sleep(0.3)
+        thawed = time.time()
+    looking.join()
+    assert censuses._censuses[0].still[0] < thawed
+
+
+def test_a_host_whose_state_nobody_tells_hides_no_other(tmp_path: Path) -> None:
+    def state(host: str) -> HostState:
+        if host == "dumb":
+            raise ProbeError("power of dumb", "no answer", "a state")
+        return "stopped"
+
+    hosts = Here(tmp_path)
+    hosts.names = lambda role=None: ["dumb", "here"]  # type: ignore[method-assign]
+    censuses = Censuses(hosts, WORKER_PATTERN, InMemory(), state)
+    with pytest.raises(ProbeError, match="power of dumb"):
+        censuses.look_at_power()
+    assert [len(one.still) for one in censuses._censuses] == [0, 1]

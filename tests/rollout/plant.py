@@ -125,7 +125,9 @@ class Plant:
         return 0
 
     def postgres(self) -> Any:
-        return SimpleNamespace(contents=lambda: {"public.t": ["1", self.state["database"]]})
+        return SimpleNamespace(
+            contents=lambda: {"public.t": ["1", self.state["database"]]}, structure=set[str]
+        )
 
 
 class PretendedServer:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.errors import Unknown
-from fixtures.observe.convex import ConvexProbe
+from fixtures.observe.convex import ConvexFunctionError, ConvexProbe
 from fixtures.observe.recording import InMemory
 from fixtures.rollout import content
 from fixtures.rollout.content import Snapshot
@@ -80,6 +80,36 @@ def test_an_export_without_a_row_of_the_application_is_no_evidence_of_an_import(
         content.must_hold_rows(taken)
     convex.upsert("sources", [{"id": "1", "type": "t"}], "id")
     assert content.must_hold_rows(content.export(convex, content.TABLES, "run")) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "bingx_trades: more than 32000 documents read in one function",
+        "Uncaught Error: Too many documents read in a single function execution (limit: 32000).",
+        "Uncaught Error: Too many bytes read in a single function execution (limit: 16777216 bytes).",
+    ],
+)
+def test_a_table_that_convex_does_not_read_whole_is_cut_and_one_that_fails_is_not(
+    said: str, convex: ConvexProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def page(table: str, first: int, count: int) -> list[dict[str, object]]:
+        raise ConvexFunctionError(f"rows of {table}", said, "status success")
+
+    monkeypatch.setattr(convex, "page", page)
+    taken = content.export(convex, ("bingx_trades",), "run")
+    assert taken.cut == ("bingx_trades",) and content.import_copies(convex, taken) == {}
+    said = "Could not find public function for 'data:query'."
+    with pytest.raises(ConvexFunctionError):
+        content.export(convex, ("bingx_trades",), "run")
+
+
+def test_a_file_that_is_gone_is_other_content_and_no_missing_answer(convex: ConvexProbe) -> None:
+    written = content.seed(convex, "run")
+    (row,) = convex.rows(content.TABLE, marker="run-file-text")
+    convex.delete_file(row["storage"])
+    assert content.differences(written, content.found(convex, "run")) == ["run-file-text differs"]
 
 
 def test_rows_without_ids_cannot_be_put_back(convex: ConvexProbe) -> None:

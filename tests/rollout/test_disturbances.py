@@ -54,6 +54,9 @@ class Nomad:
     def jobs(self) -> list[dict[str, Any]]:
         return [{"ID": job, "Status": "running"} for job in self.found]
 
+    def job(self, job: str) -> dict[str, Any]:
+        return {"TaskGroups": [{"Count": 1}]}
+
     def set_eligibility(self, node: str, *, eligible: bool) -> None:
         if eligible and self.deaf:
             self.deaf -= 1
@@ -174,6 +177,26 @@ def test_a_component_that_nobody_saw_away_is_unknown_and_one_that_stays_away_bre
     assert trial.unavoidable == 1.0
 
 
+def test_a_disturbance_comes_when_there_is_something_to_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.rollout.checks.catalogue_problems", lambda target, job: [])
+    monkeypatch.setattr(durability, "STEADY", 0.01)
+    trial = Trial(target(Nomad()), cast("Any", None))
+    trial._jobs = {}
+    asked: list[float] = []
+
+    def acknowledged(since: float) -> bool:
+        asked.append(since)
+        return len(asked) > 1 and writes
+
+    trial._writer = cast("Any", SimpleNamespace(ledger=SimpleNamespace(acknowledged_since=acknowledged)))
+    writes = True
+    trial.as_before(0.01)
+    assert len(asked) == 2
+    writes = False
+    with pytest.raises(Unknown, match="acknowledged"):
+        trial.as_before(0.01)
+
+
 def test_the_bound_of_a_component_is_the_widest_of_its_absences() -> None:
     trial = Trial(target(Nomad()), cast("Any", None))
     trial._writer = cast(
@@ -197,6 +220,25 @@ def test_a_cluster_is_whole_or_says_what_is_missing(monkeypatch: pytest.MonkeyPa
     nomad.eligibility["id-c2"] = "ineligible"
     assert durability.missing(target(nomad), before) == ["c2 is ready, ineligible", "gvfx-api: 0 of 1 run"]
     with pytest.raises(Unknown, match="c2 ready, ineligible"):
+        durability.whole(target(nomad))
+
+
+def test_what_a_node_that_came_back_still_shows_belongs_to_no_steady_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nomad, job = Nomad(), names.FRONTEND.id
+    shown = [
+        [allocation(names.FRONTEND), allocation(names.FRONTEND, alloc="lost")],
+        [allocation(names.FRONTEND)],
+    ]
+    monkeypatch.setattr(nomad, "running", lambda asked, task: shown.pop(0) if len(shown) > 1 else shown[0])
+    monkeypatch.setattr("fixtures.rollout.checks.catalogue_problems", lambda target, job: [])
+    nomad.found = {job: []}
+    assert durability.whole(target(nomad)) == {job: 1}
+    shown[:] = [[allocation(names.FRONTEND)] * 2]
+    assert durability.missing(target(nomad), {job: 1}) == ["gvfx-frontend: 2 of 1 run"]
+    monkeypatch.setattr(durability, "BACK", 0.0)
+    with pytest.raises(Unknown, match="no more runs than is asked for"):
         durability.whole(target(nomad))
 
 

@@ -55,6 +55,10 @@ def rolled_back(plant: Plant, journal: Journal, directory: Path) -> None:
         journal.end(release)
 
 
+def digest_of(contents: dict[str, list[str]]) -> str:
+    return wiped.digest(contents, ())
+
+
 def restored(plant: Plant, journal: Journal, directory: Path) -> None:
     """As T5.6: nobody writes, Convex stands still, its database is wiped and restored."""
     target, server = plant.target, PretendedServer(plant.target)
@@ -70,7 +74,7 @@ def restored(plant: Plant, journal: Journal, directory: Path) -> None:
             server.receive(dump, "d")
         plant.change("behind the backup", database="changed")
         with backup.convex_stopped(target, journal, restored=True, unless=str(kept)):
-            contents = (wiped.digest(before), wiped.digest(plant.postgres().contents()))
+            contents = (digest_of(before), digest_of(plant.postgres().contents()))
             with journal.applied(DatabaseWiped(names.POSTGRES.id, str(kept), OWN, contents)):
                 wiped.keep(dump, kept)
                 server.copy(OWN)
@@ -121,7 +125,7 @@ def wiped_and_left(directory: Path) -> tuple[Plant, Journal]:
     journal = Journal(directory, "run", TargetControl(plant.target), InMemory())
     kept = directory / "run.dump"
     journal.begin(JobStopped(names.CONVEX.id, names.CONVEX.task, unless=str(kept)))
-    contents = (wiped.digest(plant.postgres().contents()),)
+    contents = (digest_of(plant.postgres().contents()),)
     journal.begin(DatabaseWiped(names.POSTGRES.id, str(kept), OWN, contents))
     wiped.keep(Dump("key", "", b"own"), kept)
     server = PretendedServer(plant.target)

@@ -16,7 +16,17 @@ from fixtures.errors import Refused, Unknown
 from fixtures.history.events import JSON
 from fixtures.rollout import observation, triggers
 from fixtures.rollout.observation import HEADER, LOOKS, Header, Observation, Seen, observe
-from fixtures.rollout.triggers import DUPLICATES, MIN_CYCLES, WRITES, Guard, Incident, Runs, Service, Write
+from fixtures.rollout.triggers import (
+    DUPLICATES,
+    MIN_CYCLES,
+    WRITES,
+    Guard,
+    Incident,
+    Look,
+    Runs,
+    Service,
+    Write,
+)
 
 TERMS = triggers.Thresholds(cycle=0.25, period=0.25)
 GOOD = Service(wanted=2, good=2)
@@ -95,6 +105,27 @@ def test_a_worker_that_never_ingests_does_not_complete_it(tmp_path: Path) -> Non
     with Observation(tmp_path, header(required=0.1)) as found:
         observe(found, Sampler(cycles=False))
         assert found.idle and not found.complete
+
+
+@pytest.mark.parametrize(("looks", "starved"), [(60, False), (70, True)])
+def test_a_worker_that_stops_ingesting_for_long_does_not_complete_it(
+    tmp_path: Path, looks: int, starved: bool
+) -> None:
+    """Its guard says nothing new, and twenty cycles were long seen: only that there is no new one tells."""
+    terms = triggers.Thresholds(cycle=10.0, period=10.0)
+    with Observation(tmp_path, header(required=500.0, thresholds=terms)) as found:
+        for number in range(looks):
+            at = 10.0 * number
+            runs = Runs(cycles=tuple(10.0 * one for one in range(min(number + 1, 25))))
+            found.evaluation.feed(
+                Look(
+                    session="a", at=at, began=at, ended=at + 0.2, writes=Write(ok=True), api=GOOD, rl=GOOD,
+                    guard=Guard(active=True), runs=runs,
+                )
+            )  # fmt: skip
+        assert found.evaluation.longest_unfed == pytest.approx(10.0 * (looks - 25))
+        assert (found.starved, found.idle, found.complete) == (starved, starved, not starved)
+        assert not found.evaluation.fired
 
 
 def test_one_observer_at_a_time(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fixtures.rollout.rollback import STEPS, Rollback
 from fixtures.target import names
 from fixtures.target.capabilities import DeploymentResult
 from fixtures.target.target import Target
+from fixtures.target.windows import FEEDS
 from tests.journals import journal_for
 
 EXIT, LEGACY = "203.0.113.11", "203.0.113.41"
@@ -45,6 +46,7 @@ class Cluster:
         self.stop_leaves_worker = False
         self.stop_starts_legacy = False
         self.legacy_ingests = True
+        self.held = ""
         self.reverts_wrongly = False
         self.unhealthy = ""
         self.asked_to_stop = False
@@ -192,12 +194,21 @@ class Cluster:
 
     def convex(self) -> Any:
         def rows(table: str, **equal: Any) -> list[dict[str, Any]]:
-            if table == "ingestion_runs":
-                if not (self.legacy_runs and self.legacy_ingests):
-                    return []
-                begun = f"1970-01-01T00:{int(self.now) // 60:02}:{int(self.now) % 60:02}.999Z"
-                return [{"feed": names.LOCK_FEED, "trigger": "schedule", "started_at": begun}]
             return [dict(row) for row in self.rows.values()]
+
+        def query(path: str, args: dict[str, Any]) -> dict[str, Any]:
+            assert path == "ingestion_runs:list"
+            begun = f"1970-01-01T00:{int(self.now) // 60:02}:{int(self.now) % 60:02}.999Z"
+            at_work = self.legacy_runs and self.legacy_ingests
+            found = [
+                {
+                    "id": f"{feed} {begun}", "source_type": "bingx", "feed": feed, "trigger": "schedule",
+                    "started_at": begun, "finished_at": begun,
+                    "status": "running" if feed == self.held else "succeeded",
+                }
+                for feed in (names.LOCK_FEED, *FEEDS)
+            ]  # fmt: skip
+            return {"data": found if at_work else []}
 
         def mutation(path: str, args: dict[str, Any]) -> None:
             assert (path, args["action"]) == ("data:write", "insert")
@@ -206,7 +217,7 @@ class Cluster:
         def delete(table: str, id: str) -> int:
             return int(self.rows.pop(id, None) is not None)
 
-        return SimpleNamespace(rows=rows, mutation=mutation, delete=delete)
+        return SimpleNamespace(rows=rows, query=query, mutation=mutation, delete=delete)
 
     def require(self, name: str) -> None:
         self.calls.append(f"require {name}")
@@ -334,6 +345,12 @@ def test_a_legacy_worker_that_starts_too_early_is_seen_at_the_first_step(cluster
 def test_a_legacy_worker_that_only_runs_is_not_enough(cluster: Cluster) -> None:
     cluster.legacy_ingests = False
     with pytest.raises(AssertionError, match="ingests from its own address"):
+        back(cluster)
+
+
+def test_a_legacy_worker_whose_lock_alone_succeeds_ingests_nothing(cluster: Cluster) -> None:
+    cluster.held = "funding"
+    with pytest.raises(AssertionError, match="runs of every feed succeed"):
         back(cluster)
 
 

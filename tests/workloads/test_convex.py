@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from fixtures.workloads.convex.backend import upload_token
-from fixtures.workloads.convex.postgres import compile_where
-from fixtures.workloads.convex.rows import Where
+from fixtures.workloads.convex.postgres import PostgresTx, compile_where
+from fixtures.workloads.convex.rows import Query, Where
 from fixtures.workloads.convexclient import ConvexClient, ConvexRefused, ConvexUnavailable, where
 
 pytestmark = pytest.mark.anyio
@@ -225,3 +226,16 @@ def test_sql_quotes_what_callers_send() -> None:
     assert "'a''b'" in text
     assert "'x''y'" in text
     assert compile_where(Where("a", "in", [])).as_string(None) == "false"
+
+
+def test_rows_of_one_time_have_an_order_of_their_own() -> None:
+    """All runs of a cycle start together: without one, a row at the edge of two pages may be on neither."""
+    asked: list[str] = []
+
+    def execute(statement: Any) -> Any:
+        asked.append(statement.as_string(None))
+        return SimpleNamespace(fetchall=list)
+
+    tx = PostgresTx(cast("Any", SimpleNamespace(execute=execute)))
+    tx.find("ingestion_runs", Query(order="started_at", descending=True, offset=50, limit=50))
+    assert asked[0].endswith("order by doc->>'started_at' collate \"C\" desc, seq limit 50 offset 50")
