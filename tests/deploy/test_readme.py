@@ -127,7 +127,7 @@ def test_variables_that_are_named_exist() -> None:
     """`lower_case_words` in backticks are variables of some spec."""
     known = {name for job in JOBS for name in spec(job).variables}
     # Nomad's own words, and a legacy block that is explained as left out.
-    known |= {"stop_on_client_after", "max_kill_timeout"}
+    known |= {"stop_on_client_after", "max_kill_timeout", "failover_heartbeat_ttl"}
     named = set(re.findall(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+)(?: = [^`]*)?`", TEXT))
     assert len(named) > 5
     assert named <= known, named - known
