@@ -187,6 +187,18 @@ def test_several_failed_undos_are_one_error(faults: Journal, stubborn: type[Stub
     assert "2 faults" in str(caught.value) and "on h1" in str(caught.value) and "on h2" in str(caught.value)
 
 
+def test_the_end_of_some_leaves_the_others(faults: Journal, world: World, stubborn: type[Stubborn]) -> None:
+    older, stuck, last = Toggle("h1", "a"), stubborn("h2", "b", id="x2"), HostDown("h3")
+    for fault in (older, stuck, last):
+        faults.begin(fault)
+    with pytest.raises(UndoError, match="x2"):
+        faults.end_all([stuck, last])
+    assert faults.open_faults == (older, stuck)
+    assert world.picture()["h3"] == CLEAN["h3"]
+    faults.end_all([last])
+    assert faults.open_faults == (older, stuck)
+
+
 def test_a_body_that_failed_outlives_the_undo_that_failed(faults: Journal, stubborn: type[Stubborn]) -> None:
     with pytest.raises(AssertionError, match="rule") as caught, faults.applied(stubborn("h1", "a")):
         raise AssertionError("rule")

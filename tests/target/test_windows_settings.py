@@ -8,6 +8,7 @@ from fixtures.errors import Unknown
 from fixtures.rehearsal.agents import HEARTBEATS
 from fixtures.rehearsal.cluster import WORKER_TEMPO
 from fixtures.target import windows
+from fixtures.target.deadlines import MARGIN
 from fixtures.target.heartbeats import Heartbeats, heartbeats
 from fixtures.target.windows import LockSettings, lost_node_takeover, window_settings
 
@@ -25,7 +26,7 @@ def test_the_rehearsals_run_timeout_is_above_a_takeover_and_scales_the_rest() ->
     assert REHEARSAL.run_timeout == pytest.approx(66.0) and REHEARSAL.apart == pytest.approx(3.0)
     floor, ceiling = lost_node_takeover(production, LockSettings(10, 10, 18, 2))
     assert (floor, ceiling) == (28.0, 82.0)
-    assert ceiling - windows.MARGIN < REHEARSAL.run_timeout < REHEARSAL.orphan
+    assert ceiling - MARGIN < REHEARSAL.run_timeout < REHEARSAL.orphan
 
 
 def test_a_killed_worker_may_cost_the_run_timeout_and_a_stopped_one_may_not() -> None:
