@@ -333,7 +333,7 @@ REFUSALS = (
     ),
     Refusal(
         "echo-down", "T3.14", 17, SILENCE, _silent_exit,
-        faults=lambda target: [ProcessKill(_the(target, "internet"), "ip-echo", at_most=LIFETIME)],
+        faults=lambda target: [ProcessKill(_the(target, "internet"), "ip-echo", port=80, at_most=LIFETIME)],
     ),
     Refusal(
         "echo-lying", "T3.14", 18, (WRONG_ADDRESS,), _one_exit, by_exit=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -61,6 +62,16 @@ def test_a_killed_unit_stays_down_until_the_undo_brings_it_back(
     assert not (run / "hold.unit").exists()
     assert unit() != first and state(unit()) in "SR"
     assert [path.name for path in run.glob("gvfx-fault*")] == []
+
+
+def test_a_unit_is_back_when_it_listens_again(journal: Journal, unit: Callable[[], int]) -> None:
+    unit()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        fault = ProcessKill("here", "unit", port=server.getsockname()[1])
+        assert fault.residue(journal.control) == f"not listening on {fault.port}"
+        server.listen()
+        assert fault.residue(journal.control) == ""
 
 
 def test_a_unit_that_is_held_down_by_another_is_neither_killed_nor_let_go(
