@@ -492,6 +492,7 @@ def test_a_muted_pair_turns_stale_everywhere_and_recovers(
         waited_for_threshold_s=longest,
         waited_for_candle_s=round(rest, 1),
         waited_for_monitors_s=notice,
+        unavoidable_seconds=round(stale - start, 1),
         stale_after_s={where: round(at - start, 1) for where, at in sorted(shown_at.items())},
         alert_ceiling_s=own.noticed(),
         gap_ceiling_s=own.gap_noticed(),
