@@ -20,7 +20,7 @@ from fixtures.rollout.wiped import DatabaseWiped, digest, keep
 from fixtures.target import names
 from fixtures.target.target import Target
 
-pytestmark = [pytest.mark.trial, pytest.mark.disruptive, pytest.mark.usefixtures("phase1")]
+pytestmark = [pytest.mark.disruptive, pytest.mark.usefixtures("phase1")]
 
 Measure = Callable[..., None]
 COMPONENTS = tuple(job.task for job in names.DATA_PLANE)

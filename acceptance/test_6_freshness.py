@@ -39,7 +39,7 @@ from fixtures.target import deadlines, names, pairs
 from fixtures.target.cadence import CANDLE, PASS
 from fixtures.target.target import Target
 
-pytestmark = [pytest.mark.trial, pytest.mark.usefixtures("phase3")]
+pytestmark = pytest.mark.usefixtures("phase3")
 
 Measure = Callable[..., None]
 QUOTED = 300.0

@@ -21,7 +21,7 @@ from fixtures.target import deadlines, handover, names, slo
 from fixtures.target.heartbeats import heartbeats
 from fixtures.target.target import Target
 
-pytestmark = [pytest.mark.trial, pytest.mark.disruptive]
+pytestmark = pytest.mark.disruptive
 
 Measure = Callable[..., None]
 BY_NAME = f"{names.API.service} by its name"
@@ -125,6 +125,8 @@ def app_drill(
     return AppDrill(target, fault_journal, footprints)
 
 
+@pytest.mark.phase2
+@pytest.mark.phase3
 @pytest.mark.rule("T7.1")
 def test_an_app_node_is_emptied_in_time(target: Target, app_drill: AppDrill, measure: Measure) -> None:
     """Drains the node that carries Convex: all has left by the deadline and runs elsewhere, and the API finds its store."""
@@ -152,6 +154,8 @@ def test_an_app_node_is_emptied_in_time(target: Target, app_drill: AppDrill, mea
     )
 
 
+@pytest.mark.phase2
+@pytest.mark.phase3
 @pytest.mark.rule("T7.2")
 def test_the_api_is_available_during_the_drain(app_drill: AppDrill, judged: Judged, measure: Measure) -> None:
     """Calls every instance behind the API's name all through a drain of an app node."""

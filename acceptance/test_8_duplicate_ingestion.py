@@ -15,7 +15,7 @@ from fixtures.target import names
 from fixtures.target.egress import THAWED
 from fixtures.target.target import Target
 
-pytestmark = [pytest.mark.trial, pytest.mark.usefixtures("phase3")]
+pytestmark = pytest.mark.usefixtures("phase3")
 
 Measure = Callable[..., None]
 LIFETIME = 480.0

@@ -23,8 +23,6 @@ from fixtures.readiness.findings import Findings
 from fixtures.readiness.plane import ControlPlane
 from fixtures.target.target import Target
 
-pytestmark = pytest.mark.trial
-
 Inspection = Callable[[ControlPlane], tuple[Findings, Mapping[str, int | float | str]]]
 Decide = Callable[[Inspection, str, str], None]
 

@@ -17,8 +17,6 @@ from fixtures.rollout.undoing import afterwards
 from fixtures.target import names
 from fixtures.target.target import Target
 
-pytestmark = [pytest.mark.trial]
-
 
 @pytest.mark.disruptive
 @pytest.mark.rule("P1.5")

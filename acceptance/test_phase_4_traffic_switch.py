@@ -24,8 +24,6 @@ from fixtures.rollout.undoing import if_red
 from fixtures.target import names
 from fixtures.target.target import Target
 
-pytestmark = pytest.mark.trial
-
 Measure = Callable[..., None]
 VISIBLE = 10.0
 """Seconds until a row in the store shows in an answer that is read from it on every request."""

@@ -1,7 +1,7 @@
-"""``python -m drills.defects [--only ID] [--clean N] [--trial] [--list]``
+"""``python -m drills.defects [--only ID] [--clean N] [--all] [--list]``
 
 By itself the first defects, each asked the core: health, singleton and the ways in. With ``--only`` a defect is asked its
-own rules as well, with ``--trial`` everything, on trial or not.
+own rules as well, with ``--all`` every rule.
 
 Exit status: 0 every line matches, 1 some line does not, 2 the matrix could not be finished.
 """
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from drills.defects import matrix
-from drills.defects.catalogue import BY_ID, CONTROLS, CORE, DEFECTS, PROVEN
+from drills.defects.catalogue import BY_ID, CONTROLS, CORE, DEFECTS, FIRST
 from drills.defects.defect import Defect
 from drills.defects.runner import CLEAN, Runner, run_all
 from drills.defects.seeded import REGISTRY
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     """Run the matrix on the rehearsal, building one if none stands."""
     parser = argparse.ArgumentParser(prog="python -m drills.defects", description=__doc__)
     parser.add_argument("--only", action="append", choices=sorted(BY_ID), help="this defect; repeatable")
-    parser.add_argument("--trial", action="store_true", help="also the tests on trial, and their defects")
+    parser.add_argument("--all", action="store_true", help="every defect, each asked every rule")
     parser.add_argument(
         "--own",
         action="store_true",
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
         for defect in DEFECTS:
             print(f"{defect.id:26} {' '.join(sorted(defect.expected_red))}\n    {defect.mutation}")
         return 0
-    chosen = [CLEAN] * given.clean + [BY_ID[one] for one in given.only or (BY_ID if given.trial else PROVEN)]
+    chosen = [CLEAN] * given.clean + [BY_ID[one] for one in given.only or (BY_ID if given.all else FIRST)]
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     directory = (given.run_dir or ROOT / "reports" / "out" / f"defects-{stamp}").resolve()
     options = TargetOptions(keep=True, timers=given.timers, deploy_dir=given.deploy_dir.resolve())
@@ -61,18 +61,17 @@ def main(argv: list[str]) -> int:
     with EventLog(directory / "matrix.ndjson", stamp, redact=redactor) as record:
         try:
             with held() as lock, closing(ensure_target(options, record, redactor.add)) as target:
-                tests = "phase3 or phase4 or trial" if given.trial else "phase3"
 
                 def rules(defect: Defect) -> frozenset[str] | None:
                     if given.own:
                         return CONTROLS | defect.own
-                    if given.trial:
+                    if given.all:
                         return None
-                    return CORE if defect.id in PROVEN else CORE | defect.own
+                    return CORE if defect.id in FIRST else CORE | defect.own
 
                 healed(target, REGISTRY, record)
                 journal = Journal(journal_directory(target.label), stamp, TargetControl(target), record)
-                runner = Runner(target, journal, options, directory, say, lock, tests, rules)
+                runner = Runner(target, journal, options, directory, say, lock, rules)
                 with closing(journal):
                     rows = run_all(runner, chosen, say)
         except SuiteError as error:

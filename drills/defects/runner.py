@@ -26,8 +26,8 @@ CLEAN = Defect("clean", "nothing is wrong", "none", "every rule must pass", froz
 class Runner:
     """One matrix run.
 
-    `say` prints a line of progress, `lock` is the descriptor of the rehearsal's lock, `tests` the marker expression
-    that chooses the tests, `rules` those of them that a defect is asked; None asks all.
+    `say` prints a line of progress, `lock` is the descriptor of the rehearsal's lock, `rules` those that a
+    defect is asked; None asks all.
     """
 
     def __init__(
@@ -38,7 +38,6 @@ class Runner:
         directory: Path,
         say: Callable[[str], None],
         lock: int,
-        tests: str,
         rules: Callable[[Defect], frozenset[str] | None] = lambda defect: None,
     ) -> None:
         self._target = target
@@ -47,7 +46,6 @@ class Runner:
         self._directory = directory
         self._say = say
         self._lock = lock
-        self._tests = tests
         self._rules = rules
 
     def run(self, defect: Defect, name: str) -> matrix.Row:
@@ -77,7 +75,7 @@ class Runner:
         # Also one that changes no job: the run's own verdict must not pass for one about a sound target.
         environment = {**os.environ, DEFECT: "" if defect is CLEAN else defect.id}
         argv = [
-            sys.executable, "-m", "pytest", "acceptance", "-m", self._tests, "--target", "rehearsal", "--keep",
+            sys.executable, "-m", "pytest", "acceptance", "--target", "rehearsal", "--keep",
             "--timers", self._options.timers, "--deploy-dir", str(self._options.deploy_dir),
             "--run-dir", str(directory), *(("-k", defect.only) if defect.only else ()),
         ]  # fmt: skip

@@ -51,9 +51,10 @@ def test_every_rule_is_broken_by_a_defect_or_says_why_not() -> None:
     assert broken | set(catalogue.UNSEEDED) == set(BY_ID)
 
 
-def test_what_was_seen_red_can_be_seen_by_the_tests_of_a_phase() -> None:
-    assert len(catalogue.PROVEN) == 8
-    assert set(catalogue.PROVEN) < set(catalogue.BY_ID)
+def test_the_core_finds_the_first_by_itself() -> None:
+    assert len(catalogue.FIRST) == 8
+    for name in catalogue.FIRST:
+        assert catalogue.BY_ID[name].expected_red & catalogue.CORE
 
 
 def test_a_defect_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,7 @@ def test_a_run_knows_its_defect_whether_or_not_it_changes_a_job(
 
     monkeypatch.setattr(subprocess, "run", run)
     found = runner.Runner(
-        cast("Target", None), cast("Any", None), TargetOptions(), tmp_path, lambda line: None, 0, "phase3"
+        cast("Target", None), cast("Any", None), TargetOptions(), tmp_path, lambda line: None, 0
     )
     found._pytest(defect, tmp_path)
     assert [one[DEFECT] for one in ran] == [named]

@@ -65,7 +65,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def matrix(cluster: Cluster, directory: Path) -> tuple[runner.Runner, Any]:
     journal = journal_for(cluster, directory / "journals")
     target = cast("Target", cluster)
-    return runner.Runner(target, journal, TargetOptions(), directory, lambda line: None, 0, "phase3"), journal
+    return runner.Runner(target, journal, TargetOptions(), directory, lambda line: None, 0), journal
 
 
 def defect() -> Defect:

@@ -63,7 +63,7 @@ class Inner:
         monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
         pytester.makepyfile(pretend_target=PLUGIN)
         pytester.syspathinsert()
-        marks = ["rule(id): x", "trial: x", "disruptive: x", *(f"phase{number}: x" for number in range(5))]
+        marks = ["rule(id): x", "disruptive: x", *(f"phase{number}: x" for number in range(5))]
         pytester.makeini("[pytest]\nmarkers =\n" + "".join(f"    {line}\n" for line in marks))
         (pytester.path / "test_inner.py").write_text(Path(phase4.__file__).read_text())
 
