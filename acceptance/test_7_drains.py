@@ -15,8 +15,12 @@ from fixtures.observe.caller import Call, Caller, Name, longest_outage
 from fixtures.observe.nomad_types import Allocation, Node
 from fixtures.observe.recorder import AllocationRecorder
 from fixtures.pytest_judged import Judged
-from fixtures.rollout import answering, drains, egress, failover, worker
-from fixtures.rollout.drains import AppDrain, Emptying, Footprint, Survey, Watch
+from fixtures.rollout import answering, egress, failover, worker
+from fixtures.rollout.drains import app_node, arrivals, departures, surveys, worker_node
+from fixtures.rollout.drains.app_node import AppDrain
+from fixtures.rollout.drains.departures import Emptying
+from fixtures.rollout.drains.surveys import Footprint, Survey
+from fixtures.rollout.drains.worker_node import Watch
 from fixtures.target import deadlines, handover, names, slo
 from fixtures.target.heartbeats import heartbeats
 from fixtures.target.target import Target
@@ -100,10 +104,10 @@ class AppDrill:
 
     def _make(self) -> tuple[AppDrain, Calls, frozenset[str]]:
         target = self._target
-        seen = drains.steady(target, [job.id for job in names.SERVICES])
-        drains.served(target)
-        node = drains.app_node(seen)
-        drains.movable(target, seen, node)
+        seen = surveys.steady(target, [job.id for job in names.SERVICES])
+        arrivals.served(target)
+        node = app_node.to_drain(seen)
+        departures.movable(target, seen, node)
         here = {one.id for one in seen.on(node)}
         theirs = frozenset(one.address for one in target.instances(names.API.service) if one.alloc_id in here)
         calls = Calls(target)
@@ -111,7 +115,7 @@ class AppDrill:
             calls.start()
             # What does not work already is no drain's doing.
             answering.awaited(target, calls.store).known()
-            drain = drains.drain_app_node(target, self._faults, self._footprints, seen, node, calls.store)
+            drain = app_node.drain_app_node(target, self._faults, self._footprints, seen, node, calls.store)
         finally:
             calls.stop()
         return drain, calls, theirs
@@ -150,7 +154,7 @@ def test_an_app_node_is_emptied_in_time(target: Target, app_drill: AppDrill, mea
         store_back_seconds=round(drain.emptied.elapsed + back.elapsed + answered, 3),
         store_answers_seconds=round(answered, 3),
         store_answers_ceiling=round(drain.answering.within, 3) if drain.answering else None,
-        witnesses=target.hosts.names(drains.WITNESS),
+        witnesses=target.hosts.names(surveys.WITNESS),
     )
 
 
@@ -195,12 +199,12 @@ def test_the_api_is_available_during_the_drain(app_drill: AppDrill, judged: Judg
 def _steady(target: Target) -> tuple[Allocation, Survey, Node, list[Node]]:
     """The one worker with an exit, the cluster at rest, its node, and the nodes it could go to."""
     held = egress.ready(target)
-    seen = drains.steady(target, names.ALL_JOBS)
+    seen = surveys.steady(target, names.ALL_JOBS)
     node = seen.node(held.node_id)
-    there = drains.places_left(seen, node)
+    there = worker_node.places_left(seen, node)
     if not there:
         raise Unknown(f"places for {names.WORKER_JOB}", f"only {node.name}", "a second node of its class")
-    drains.movable(target, seen, node)
+    departures.movable(target, seen, node)
     return held, seen, node, there
 
 
@@ -215,14 +219,14 @@ def test_a_drained_node_hands_the_worker_over(
 ) -> None:
     """Drains the worker's node: one worker goes on elsewhere, after a pause that the settings allow."""
     held, seen, node, there = _steady(target)
-    own = drains.bounds(target, node)
+    own = worker_node.bounds(target, node)
     loss = heartbeats(target.nomad.agent_self())
-    known = drains.believed(target, seen, node)
-    within = drains.deadline(target, seen, node)
+    known = departures.believed(target, seen, node)
+    within = departures.deadline(target, seen, node)
     heeded = handover.told(target.nomad.job(names.WORKER_JOB))
     begun = time.time()
     with (
-        drains.footprint(target, footprints, f"drain of the worker's node {node.name}", seen),
+        surveys.footprint(target, footprints, f"drain of the worker's node {node.name}", seen),
         faults.applied(NodeDrain(node.name, node.id, within)),
     ):
         drained = time.time()
@@ -230,29 +234,29 @@ def test_a_drained_node_hands_the_worker_over(
         emptying = Emptying(target, node, known, within)
         watch = Watch(target, there, node, emptying)
         patience = handover.DRAIN_BATCH + own.ceiling + own.unreleased + deadlines.MARGIN
-        new = drains.came(target, watch.arrival(held.id, patience), seen)
+        new = worker_node.came(target, watch.arrival(held.id, patience), seen)
         emptying.wait()
         old = target.nomad.allocation(held.id)
-        absence = drains.absence(old, new)
-        pause = drains.exchange_pause(target, begun - 60, absence.middle, own.starting)
+        absence = worker_node.absence(old, new)
+        pause = worker_node.exchange_pause(target, begun - 60, absence.middle, own.starting)
         holder = (target.nomad.variable(names.LOCK_PATH).get("Items") or {}).get("holder")
         locked = target.nomad.lock_is_held(names.LOCK_PATH)
-        wrong = drains.misplaced(drains.survey(target), node, target.hosts.names(drains.WITNESS))
-        wrong += drains.on_the_witness(target)
+        wrong = arrivals.misplaced(surveys.survey(target), node, target.hosts.names(surveys.WITNESS))
+        wrong += arrivals.on_the_witness(target)
     emptied = emptying.in_time()
     assert not wrong, "; ".join(wrong)
     assert watch.most == 1, f"{watch.most} worker processes at one instant"
     failover.never_two(target, worker_recorder, begun)
     assert locked and holder == new.id, f"{names.LOCK_PATH} is held by {holder if locked else 'nobody'}"
-    told = drains.told_in_time(old, drained, heeded)
-    over, leaving = drains.over(old), drains.leaving(old)
+    told = worker_node.told_in_time(old, drained, heeded)
+    over, leaving = worker_node.over(old), worker_node.leaving(old)
     assert leaving <= own.leaving, (
         f"the old allocation took {leaving:.1f} s to stop, its kill timeouts allow {own.leaving:.1f} s"
     )
     assert new.tasks[names.WORKER_TASK].started is not None and absence.first >= over, (
         f"the new worker began {over - absence.first:.3f} s before the old allocation was over"
     )
-    starting = drains.started_in_time(absence.first, over, own)
+    starting = worker_node.started_in_time(absence.first, over, own)
     silence = egress.ingest_settings(target).idle
     ceiling = own.ceiling + silence + handover.REPORT
     assert pause.seconds <= ceiling, (
@@ -289,7 +293,7 @@ def test_the_worker_leaves_a_node_that_does_not_let_it_run(
 ) -> None:
     """Kills the worker's container whenever it runs on its node: the worker must move by itself."""
     held, seen, node, there = _steady(target)
-    own = drains.bounds(target, node)
+    own = worker_node.bounds(target, node)
     job = target.nomad.job(names.WORKER_JOB)
     ceiling = handover.exhaustion(job, names.WORKER_TASK) + own.ceiling
     watch = Watch(target, there, node)
@@ -298,9 +302,9 @@ def test_the_worker_leaves_a_node_that_does_not_let_it_run(
     try:
         with faults.applied(TaskHeldDown(node.name, names.WORKER_TASK, at_most=patience + deadlines.MARGIN)):
             arrival = watch.arrival(held.id, patience)
-            new = drains.came(target, arrival, seen)
+            new = worker_node.came(target, arrival, seen)
     finally:
-        drains.back_to_work(target)
+        worker_node.back_to_work(target)
     assert new.node_id != node.id, f"the worker was placed anew on {node.name}, where it cannot run"
     assert watch.most == 1, f"{watch.most} worker processes at one instant"
     failover.never_two(target, worker_recorder, begun)
@@ -328,18 +332,18 @@ def test_a_drain_with_nowhere_to_go_is_reported_and_strands_nothing(
 ) -> None:
     """Closes every other place of the worker and drains its node: told at once, and back when a place opens."""
     held, seen, node, there = _steady(target)
-    own = drains.bounds(target, node)
-    within = drains.deadline(target, seen, node)
+    own = worker_node.bounds(target, node)
+    within = departures.deadline(target, seen, node)
     ceiling = handover.EVALUATED + own.ceiling
     watch = Watch(target, there, node)
     closed = [Ineligible(one.name, one.id) for one in there]
     begun = time.time()
-    with drains.footprint(target, footprints, f"drain of {node.name} with nowhere to go", seen):
+    with surveys.footprint(target, footprints, f"drain of {node.name} with nowhere to go", seen):
         try:
             for one in closed:
                 faults.begin(one)
             faults.begin(NodeDrain(node.name, node.id, within))
-            found = drains.nowhere(target, seen, [node, *there])
+            found = worker_node.nowhere(target, seen, [node, *there])
             if found.elsewhere:
                 raise Unknown("every other place of the worker", f"it went to {found.elsewhere}", "none")
             why = found.reported.proven()
@@ -349,7 +353,7 @@ def test_a_drain_with_nowhere_to_go_is_reported_and_strands_nothing(
                 faults.end(one)
             opened = time.time()
             arrival = watch.arrival(held.id, ceiling + own.unreleased + deadlines.MARGIN)
-            new = drains.came(target, arrival, seen)
+            new = worker_node.came(target, arrival, seen)
         finally:
             faults.undo_all()
     assert new.node_id in {one.id for one in there}, f"the worker runs on {new.node_name}"
@@ -359,9 +363,9 @@ def test_a_drain_with_nowhere_to_go_is_reported_and_strands_nothing(
         f"the worker was back {arrival.elapsed:.1f} s after a place opened, the settings allow {ceiling:.1f} s"
     )
     old = target.nomad.allocation(held.id)
-    over, absence = drains.over(old), drains.absence(old, new)
+    over, absence = worker_node.over(old), worker_node.absence(old, new)
     # Its predecessor may have been over before there was a place.
-    starting = drains.started_in_time(absence.first, max(over, opened), own)
+    starting = worker_node.started_in_time(absence.first, max(over, opened), own)
     measure(
         node=node.name,
         closed=[one.name for one in there],
@@ -391,12 +395,12 @@ def test_a_drain_leaves_nothing_behind(target: Target, footprints: list[Footprin
     for one in footprints:
         if one.after is None:
             raise Unknown(f"what {one.what} left", "the cluster could not be surveyed", "a survey after it")
-        problems += [f"{one.what}: {change}" for change in drains.changes(one.before, one.after)]
+        problems += [f"{one.what}: {change}" for change in surveys.changes(one.before, one.after)]
     assert not problems, "; ".join(problems)
     # What somebody does a while after a drain stands before and after the next one.
-    first = drains.baseline(footprints)
-    now = drains.settled(target, first, first.jobs)
-    problems = [f"since the first drain: {change}" for change in drains.changes(first, now)]
+    first = surveys.baseline(footprints)
+    now = surveys.settled(target, first, first.jobs)
+    problems = [f"since the first drain: {change}" for change in surveys.changes(first, now)]
     assert not problems, "; ".join(problems)
     measure(
         drains=[one.what for one in footprints],

@@ -13,8 +13,8 @@ from fixtures.errors import Unknown
 from fixtures.faults import Journal, NodeDrain
 from fixtures.observe import eventually as waiting
 from fixtures.observe.recording import InMemory
-from fixtures.rollout import drains
-from fixtures.rollout.drains import Footprint
+from fixtures.rollout.drains import app_node, surveys
+from fixtures.rollout.drains.surveys import Footprint
 from fixtures.target import names
 from tests.faults.conftest import FakeTime
 from tests.rollout.cluster import Asker, Cluster, Control, Pretend
@@ -46,9 +46,9 @@ def faults(tmp_path: Path, pretend: Pretend) -> Iterator[Journal]:
 
 def emptied(pretend: Pretend, faults: Journal, asker: Asker) -> dict[str, Any]:
     """T7.1, after a drain of the app node in which the API was asked by this one."""
-    seen = drains.steady(pretend.target, SERVICES)
-    node = drains.app_node(seen)
-    drain = drains.drain_app_node(pretend.target, faults, [], seen, node, asker)
+    seen = surveys.steady(pretend.target, SERVICES)
+    node = app_node.to_drain(seen)
+    drain = app_node.drain_app_node(pretend.target, faults, [], seen, node, asker)
     figures: dict[str, Any] = {}
     drill = cast("t7.AppDrill", lambda: (drain, None, frozenset[str]()))
     t7.test_an_app_node_is_emptied_in_time(pretend.target, drill, figures.update)
@@ -78,9 +78,9 @@ def test_an_api_that_nobody_asked_is_unknown(pretend: Pretend, faults: Journal) 
 
 def drained(pretend: Pretend, faults: Journal, kept: list[Footprint], name: str, jobs: list[str]) -> None:
     """A node drained and given back, after the jobs of its rule were seen at rest."""
-    seen = drains.steady(pretend.target, jobs)
+    seen = surveys.steady(pretend.target, jobs)
     with (
-        drains.footprint(pretend.target, kept, f"drain of {name}", seen),
+        surveys.footprint(pretend.target, kept, f"drain of {name}", seen),
         faults.applied(NodeDrain(name, f"id-{name}", 30.0)),
     ):
         pass
@@ -104,7 +104,7 @@ def test_what_is_deployed_between_two_drains_is_seen_at_the_end(pretend: Pretend
     drained(pretend, faults, kept, "c1", SERVICES)
     pretend.cluster.versions[names.FRONTEND.id] = 1
     drained(pretend, faults, kept, "c3", list(names.ALL_JOBS))
-    assert all(one.after and not drains.changes(one.before, one.after) for one in kept)
+    assert all(one.after and not surveys.changes(one.before, one.after) for one in kept)
     with pytest.raises(AssertionError, match=r"since the first drain: gvfx-frontend .*version=1"):
         leaves_nothing(pretend, kept)
 

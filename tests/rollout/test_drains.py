@@ -13,8 +13,11 @@ from fixtures.faults import Ineligible, Journal, NodeDrain
 from fixtures.observe import eventually as waiting
 from fixtures.observe.nomad_types import Allocation, Node
 from fixtures.observe.recording import InMemory
-from fixtures.rollout import answering, drains
-from fixtures.rollout.drains import Emptying, Footprint, JobState, Survey, Watch
+from fixtures.rollout import answering
+from fixtures.rollout.drains import app_node, arrivals, departures, surveys, worker_node
+from fixtures.rollout.drains.departures import Emptying
+from fixtures.rollout.drains.surveys import Footprint, JobState, Survey
+from fixtures.rollout.drains.worker_node import Watch
 from fixtures.target import names
 from fixtures.target.handover import Handover
 from tests.faults.conftest import FakeTime
@@ -52,11 +55,11 @@ def faults(tmp_path: Path, cluster: Cluster) -> Iterator[Journal]:
 
 def drained(
     pretend: Pretend, faults: Journal, kept: list[Footprint], asker: Asker | None = None
-) -> drains.AppDrain:
-    seen = drains.steady(pretend.target, SERVICES)
-    node = drains.app_node(seen)
+) -> app_node.AppDrain:
+    seen = surveys.steady(pretend.target, SERVICES)
+    node = app_node.to_drain(seen)
     asker = asker or Asker(pretend.cluster)
-    return drains.drain_app_node(pretend.target, faults, kept, seen, node, asker)
+    return app_node.drain_app_node(pretend.target, faults, kept, seen, node, asker)
 
 
 def test_a_drain_as_it_should_be(pretend: Pretend, faults: Journal) -> None:
@@ -69,7 +72,7 @@ def test_a_drain_as_it_should_be(pretend: Pretend, faults: Journal) -> None:
     assert found.misplaced == ()
     assert answering.proven(found.answering) == 0.0
     assert found.soonest == 1.0
-    assert (kept[0].after is not None) and drains.changes(kept[0].before, kept[0].after) == []
+    assert (kept[0].after is not None) and surveys.changes(kept[0].before, kept[0].after) == []
     assert [one.eligibility for one in pretend.cluster.nodes()] == ["eligible"] * 4
 
 
@@ -95,7 +98,7 @@ def test_a_service_without_a_place_is_told_with_the_schedulers_reason(
     assert clock.now < 30, "nobody waits for a place that is not there"
     assert found.answering is None, "nor for answers while the services are not back"
     # The node takes work again, and the instance returns.
-    assert kept[0].after is not None and drains.changes(kept[0].before, kept[0].after) == []
+    assert kept[0].after is not None and surveys.changes(kept[0].before, kept[0].after) == []
 
 
 def test_an_api_that_lost_its_store_in_the_drain_is_found_before_the_node_is_given_back(
@@ -116,16 +119,16 @@ def test_an_api_that_lost_its_store_in_the_drain_is_found_before_the_node_is_giv
 
 
 def test_the_node_with_convex_is_the_one_to_drain(pretend: Pretend) -> None:
-    seen = drains.survey(pretend.target)
+    seen = surveys.survey(pretend.target)
     (convex,) = pretend.cluster.allocations(names.CONVEX.id)
     elsewhere = replace(convex, node_id="id-c2", node_name="c2")
     there = replace(seen, allocations=(*(one for one in seen.allocations if one.id != convex.id), elsewhere))
     assert len(there.on(there.node("id-c1"))) > len(there.on(there.node("id-c2")))
-    assert drains.app_node(there).name == "c2"
+    assert app_node.to_drain(there).name == "c2"
     # Where no API is beside it, the one that carries most.
     away = replace(convex, node_id="id-c4", node_name="c4")
     there = replace(seen, allocations=(*(one for one in seen.allocations if one.id != convex.id), away))
-    assert drains.app_node(there).name == "c1"
+    assert app_node.to_drain(there).name == "c1"
 
 
 def test_another_version_is_a_change(pretend: Pretend, faults: Journal) -> None:
@@ -140,82 +143,84 @@ def test_another_version_is_a_change(pretend: Pretend, faults: Journal) -> None:
     cluster.drain = deployed  # type: ignore[method-assign]
     drained(pretend, faults, kept)
     assert kept[0].after is not None
-    (only,) = drains.changes(kept[0].before, kept[0].after)
+    (only,) = surveys.changes(kept[0].before, kept[0].after)
     assert only.startswith("gvfx-frontend is JobState(version=1")
 
 
 def test_a_footprint_is_kept_though_the_drill_fails(pretend: Pretend, faults: Journal) -> None:
     kept: list[Footprint] = []
-    seen = drains.steady(pretend.target, SERVICES)
+    seen = surveys.steady(pretend.target, SERVICES)
     with (
         pytest.raises(AssertionError, match="rule"),
-        drains.footprint(pretend.target, kept, "x", seen),
+        surveys.footprint(pretend.target, kept, "x", seen),
         faults.applied(NodeDrain("c1", "id-c1", 30.0)),
     ):
         raise AssertionError("rule")
-    assert kept[0].after is not None and drains.changes(seen, kept[0].after) == []
+    assert kept[0].after is not None and surveys.changes(seen, kept[0].after) == []
 
 
 def test_a_drain_of_an_unsteady_cluster_proves_nothing(pretend: Pretend) -> None:
     pretend.cluster.set_eligibility("id-c4", eligible=False)
     with pytest.raises(Unknown, match="node c4 is ready, ineligible"):
-        drains.steady(pretend.target, SERVICES)
+        surveys.steady(pretend.target, SERVICES)
     pretend.cluster.set_eligibility("id-c4", eligible=True)
     pretend.cluster.stop(pretend.cluster.allocations(names.CONVEX.id)[0])
     with pytest.raises(Unknown, match="gvfx-convex: 0 run"):
-        drains.steady(pretend.target, SERVICES)
+        surveys.steady(pretend.target, SERVICES)
 
 
 def test_what_nomad_does_not_call_healthy_cannot_be_drained_yet(pretend: Pretend, clock: FakeTime) -> None:
-    seen = drains.survey(pretend.target)
+    seen = surveys.survey(pretend.target)
     node = seen.node("id-c3")
-    drains.movable(pretend.target, seen, node)
+    departures.movable(pretend.target, seen, node)
     (one,) = seen.on(node)
     pretend.cluster.allocations_[one.id] = replace(one, deployment_healthy=None)
     with pytest.raises(Unknown, match=f"gvfx-worker {one.id[:8]}"):
-        drains.movable(pretend.target, seen, node)
+        departures.movable(pretend.target, seen, node)
     assert clock.now == pytest.approx(10 + 15, abs=1)
 
 
 def test_the_engine_is_believed_only_if_it_shows_what_runs(pretend: Pretend) -> None:
-    seen = drains.survey(pretend.target)
+    seen = surveys.survey(pretend.target)
     node = seen.node("id-c1")
-    assert len(drains.believed(pretend.target, seen, node)) == len(seen.on(node))
+    assert len(departures.believed(pretend.target, seen, node)) == len(seen.on(node))
     gone = seen.on(node)[0]
     pretend.cluster.stop(gone)
     with pytest.raises(Unknown, match=gone.id[:8]):
-        drains.believed(pretend.target, seen, node)
+        departures.believed(pretend.target, seen, node)
 
 
 # -- the worker's node ------------------------------------------------------------------------------------------
 
 
 def test_the_worker_is_handed_over(pretend: Pretend, faults: Journal) -> None:
-    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    seen = surveys.steady(pretend.target, names.ALL_JOBS)
     held = pretend.cluster.running(names.WORKER_JOB, names.WORKER_TASK)[0]
     node = seen.node(held.node_id)
-    there = drains.places_left(seen, node)
+    there = worker_node.places_left(seen, node)
     assert [one.name for one in there] == ["c4"]
     watch = Watch(pretend.target, there, node)
     with faults.applied(NodeDrain(node.name, node.id, 30.0)):
-        new = drains.came(pretend.target, watch.arrival(held.id, 30.0), seen)
+        new = worker_node.came(pretend.target, watch.arrival(held.id, 30.0), seen)
         old = pretend.cluster.allocation(held.id)
     assert new.node_name == "c4"
     assert watch.most == 1
-    assert drains.leaving(old) == 1.0
-    absence = drains.absence(old, new)
-    assert absence.seconds > 0 and drains.over(old) == absence.last
+    assert worker_node.leaving(old) == 1.0
+    absence = worker_node.absence(old, new)
+    assert absence.seconds > 0 and worker_node.over(old) == absence.last
 
 
 # -- emptied in time, told in time, started in time --------------------------------------------------------------
 
 
-def worker_node(pretend: Pretend, monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Emptying:
+def emptying_of_the_worker_node(
+    pretend: Pretend, monkeypatch: pytest.MonkeyPatch, clock: FakeTime
+) -> Emptying:
     """Who looks whether the worker's node is empty, which has to be so within 30 s by the clock of the waits."""
-    monkeypatch.setattr(drains, "time", clock)
-    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    monkeypatch.setattr(departures, "time", clock)
+    seen = surveys.steady(pretend.target, names.ALL_JOBS)
     node = seen.node("id-c3")
-    return Emptying(pretend.target, node, drains.believed(pretend.target, seen, node), 30.0)
+    return Emptying(pretend.target, node, departures.believed(pretend.target, seen, node), 30.0)
 
 
 def slow_worker(pretend: Pretend, clock: FakeTime, seconds: float) -> None:
@@ -236,7 +241,7 @@ def slow_worker(pretend: Pretend, clock: FakeTime, seconds: float) -> None:
 def test_a_node_is_seen_empty_while_the_worker_is_awaited(
     pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emptying = worker_node(pretend, monkeypatch, clock)
+    emptying = emptying_of_the_worker_node(pretend, monkeypatch, clock)
     (old,) = pretend.cluster.allocations(names.WORKER_JOB)
     slow_worker(pretend, clock, 20.0)
     watch = Watch(pretend.target, [], emptying.node, emptying)
@@ -248,7 +253,7 @@ def test_a_node_is_seen_empty_while_the_worker_is_awaited(
 def test_a_node_emptied_after_its_deadline_was_not_emptied_in_time(
     pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emptying = worker_node(pretend, monkeypatch, clock)
+    emptying = emptying_of_the_worker_node(pretend, monkeypatch, clock)
     (old,) = pretend.cluster.allocations(names.WORKER_JOB)
     slow_worker(pretend, clock, 31.0)
     watch = Watch(pretend.target, [], emptying.node, emptying)
@@ -262,7 +267,7 @@ def test_a_node_emptied_after_its_deadline_was_not_emptied_in_time(
 def test_a_node_that_is_never_empty_is_looked_at_until_its_deadline(
     pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emptying = worker_node(pretend, monkeypatch, clock)
+    emptying = emptying_of_the_worker_node(pretend, monkeypatch, clock)
     emptying.wait()
     assert clock.now == pytest.approx(30.0)
     with pytest.raises(AssertionError, match="never seen empty"):
@@ -272,7 +277,7 @@ def test_a_node_that_is_never_empty_is_looked_at_until_its_deadline(
 def test_nobody_can_tell_of_a_node_that_could_not_be_looked_at_then(
     pretend: Pretend, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emptying = worker_node(pretend, monkeypatch, clock)
+    emptying = emptying_of_the_worker_node(pretend, monkeypatch, clock)
     live = pretend.cluster.allocations_on
 
     def silent(node_id: str) -> list[Allocation]:
@@ -293,41 +298,41 @@ def test_a_drain_that_nobody_heeds_in_time(pretend: Pretend) -> None:
     (old,) = pretend.cluster.allocations(names.WORKER_JOB)
     pretend.cluster.stop(old)
     stopped = pretend.cluster.allocation(old.id)
-    at = drains.told(stopped)
-    assert drains.told_in_time(stopped, at - 5.0, 5.0) == 5.0
+    at = worker_node.told(stopped)
+    assert worker_node.told_in_time(stopped, at - 5.0, 5.0) == 5.0
     with pytest.raises(
         AssertionError, match=r"told to stop 5\.1 s after the drain, the settings allow 5\.0 s"
     ):
-        drains.told_in_time(stopped, at - 5.1, 5.0)
+        worker_node.told_in_time(stopped, at - 5.1, 5.0)
 
 
 def test_a_lock_that_nobody_gave_back_is_seen_in_the_next_start() -> None:
     own = Handover(leaving=15.0, starting=20.0, unreleased=30.0)
-    assert drains.started_in_time(105.0, 100.0, own) == 5.0
-    assert drains.started_in_time(120.0, 100.0, own) == 20.0
+    assert worker_node.started_in_time(105.0, 100.0, own) == 5.0
+    assert worker_node.started_in_time(120.0, 100.0, own) == 20.0
     # The ceiling of the whole absence would allow it.
     assert own.ceiling > 30.0
     with pytest.raises(AssertionError, match=r"took 30\.0 s to start, the settings allow 20\.0 s"):
-        drains.started_in_time(130.0, 100.0, own)
+        worker_node.started_in_time(130.0, 100.0, own)
 
 
 def test_a_pinned_worker_is_missed_with_the_schedulers_reason(pretend: Pretend, faults: Journal) -> None:
     pretend.cluster.pinned[names.WORKER_JOB] = ("c3",)
-    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    seen = surveys.steady(pretend.target, names.ALL_JOBS)
     held = pretend.cluster.running(names.WORKER_JOB, names.WORKER_TASK)[0]
     node = seen.node(held.node_id)
-    watch = Watch(pretend.target, drains.places_left(seen, node), node)
+    watch = Watch(pretend.target, worker_node.places_left(seen, node), node)
     with (
         faults.applied(NodeDrain(node.name, node.id, 30.0)),
         pytest.raises(AssertionError, match=r"0 tasks, 0 processes; group: 2 nodes ready"),
     ):
-        drains.came(pretend.target, watch.arrival(held.id, 30.0), seen)
+        worker_node.came(pretend.target, watch.arrival(held.id, 30.0), seen)
 
 
 def test_two_processes_at_once_are_two(pretend: Pretend) -> None:
-    seen = drains.survey(pretend.target)
+    seen = surveys.survey(pretend.target)
     node = seen.node("id-c3")
-    watch = Watch(pretend.target, drains.places_left(seen, node), node)
+    watch = Watch(pretend.target, worker_node.places_left(seen, node), node)
     assert watch.look().processes == 1
     pretend.cluster.place(names.WORKER_JOB, "id-c4")
     watch.look()
@@ -335,39 +340,39 @@ def test_two_processes_at_once_are_two(pretend: Pretend) -> None:
 
 
 def test_a_drain_with_nowhere_to_go(pretend: Pretend, faults: Journal) -> None:
-    seen = drains.steady(pretend.target, names.ALL_JOBS)
+    seen = surveys.steady(pretend.target, names.ALL_JOBS)
     held = pretend.cluster.running(names.WORKER_JOB, names.WORKER_TASK)[0]
     node = seen.node(held.node_id)
-    there = drains.places_left(seen, node)
+    there = worker_node.places_left(seen, node)
     closed = [Ineligible(one.name, one.id) for one in there]
     for one in closed:
         faults.begin(one)
     faults.begin(NodeDrain(node.name, node.id, 30.0))
-    found = drains.nowhere(pretend.target, seen, [node, *there])
+    found = worker_node.nowhere(pretend.target, seen, [node, *there])
     assert found.elsewhere == ()
     assert found.reported.proven()[0] == f"group: {REFUSED}"
     for one in closed:
         faults.end(one)
     watch = Watch(pretend.target, there, node)
-    new = drains.came(pretend.target, watch.arrival(held.id, 30.0), seen)
+    new = worker_node.came(pretend.target, watch.arrival(held.id, 30.0), seen)
     assert new.node_name == "c4"
     faults.undo_all()
-    assert drains.changes(seen, drains.survey(pretend.target)) == []
+    assert surveys.changes(seen, surveys.survey(pretend.target)) == []
 
 
 def test_silence_of_the_scheduler_is_broken_and_old_refusals_are_none(pretend: Pretend) -> None:
     cluster = pretend.cluster
     cluster.pinned[names.WORKER_JOB] = ()
     cluster.schedule(names.WORKER_JOB)
-    seen = drains.survey(pretend.target)
-    found = drains.nowhere(pretend.target, seen, list(seen.nodes))
+    seen = surveys.survey(pretend.target)
+    found = worker_node.nowhere(pretend.target, seen, list(seen.nodes))
     with pytest.raises(AssertionError, match="no place"):
         found.reported.proven()
 
 
 def test_a_place_that_nobody_closed_is_noticed(pretend: Pretend) -> None:
-    seen = drains.survey(pretend.target)
-    found = drains.nowhere(pretend.target, seen, [seen.node("id-c4")])
+    seen = surveys.survey(pretend.target)
+    found = worker_node.nowhere(pretend.target, seen, [seen.node("id-c4")])
     assert found.elsewhere and "on c3" in found.elsewhere[0]
 
 
@@ -376,7 +381,7 @@ def test_a_waiting_worker_is_put_to_work(pretend: Pretend) -> None:
     held = cluster.allocations(names.WORKER_JOB)[0]
     pending = replace(held.tasks[names.WORKER_TASK], state="pending")
     cluster.allocations_[held.id] = replace(held, tasks={names.WORKER_TASK: pending})
-    drains.back_to_work(pretend.target)
+    worker_node.back_to_work(pretend.target)
     assert [one.id for one in cluster.running(names.WORKER_JOB, names.WORKER_TASK)] != [held.id]
     assert len(cluster.running(names.WORKER_JOB, names.WORKER_TASK)) == 1
 
@@ -404,30 +409,30 @@ STATE = JobState(3, False, 2, 2)
 )
 def test_every_change_is_one(after: Survey, word: str) -> None:
     before = Survey((NODE,), {"j": STATE})
-    (only,) = drains.changes(before, after)
+    (only,) = surveys.changes(before, after)
     assert word in only
-    assert len(drains.changes(after, before)) == 1
-    assert drains.changes(before, before) == []
+    assert len(surveys.changes(after, before)) == 1
+    assert surveys.changes(before, before) == []
 
 
 def test_where_nobody_may_be(pretend: Pretend) -> None:
-    seen = drains.survey(pretend.target)
+    seen = surveys.survey(pretend.target)
     c1 = seen.node("id-c1")
-    assert any("on the drained node c1" in one for one in drains.misplaced(seen, c1, []))
-    assert all("c1" not in one for one in drains.misplaced(seen, seen.node("id-c4"), []))
-    assert any("on the witness c2" in one for one in drains.misplaced(seen, seen.node("id-c4"), ["c2"]))
+    assert any("on the drained node c1" in one for one in arrivals.misplaced(seen, c1, []))
+    assert all("c1" not in one for one in arrivals.misplaced(seen, seen.node("id-c4"), []))
+    assert any("on the witness c2" in one for one in arrivals.misplaced(seen, seen.node("id-c4"), ["c2"]))
     role = replace(seen.node("id-c2"), role="witness")
     nodes = tuple(role if one.id == role.id else one for one in seen.nodes)
-    assert any("on the witness c2" in one for one in drains.misplaced(replace(seen, nodes=nodes), c1, []))
+    assert any("on the witness c2" in one for one in arrivals.misplaced(replace(seen, nodes=nodes), c1, []))
     closed = tuple(replace(one, eligibility="ineligible") for one in seen.nodes)
-    assert drains.misplaced(replace(seen, nodes=closed), seen.node("id-c4"), [])
+    assert arrivals.misplaced(replace(seen, nodes=closed), seen.node("id-c4"), [])
 
 
 def test_without_an_api_there_is_no_app_node(pretend: Pretend) -> None:
-    seen = drains.survey(pretend.target)
+    seen = surveys.survey(pretend.target)
     without = tuple(one for one in seen.allocations if one.job != names.API.id)
     with pytest.raises(Unknown, match="app node"):
-        drains.app_node(replace(seen, allocations=without))
+        app_node.to_drain(replace(seen, allocations=without))
 
 
 RECORDS = [
@@ -441,53 +446,53 @@ RECORDS = [
 
 
 def test_the_exchanges_pause() -> None:
-    found = drains.heard(RECORDS, 14.0, {"203.0.113.41"})
+    found = worker_node.heard(RECORDS, 14.0, {"203.0.113.41"})
     assert (found.last, found.first, found.seconds, found.middle) == (12.0, 16.0, 4.0, 14.0)
     # The legacy worker would have filled it.
-    assert drains.heard(RECORDS, 14.0, set()).last == 13.0
+    assert worker_node.heard(RECORDS, 14.0, set()).last == 13.0
     for nobody in (5.0, 20.0):
         with pytest.raises(Unknown, match="both sides"):
-            drains.heard(RECORDS, nobody, set())
+            worker_node.heard(RECORDS, nobody, set())
 
 
 def test_what_has_not_ended_has_no_end(pretend: Pretend) -> None:
     one = pretend.cluster.allocations(names.WORKER_JOB)[0]
     with pytest.raises(Unknown, match="a dead task"):
-        drains.over(one)
+        worker_node.over(one)
     with pytest.raises(Unknown, match="Killing"):
-        drains.leaving(one)
+        worker_node.leaving(one)
     with pytest.raises(Unknown, match="Killing"):
-        drains.told(one)
+        worker_node.told(one)
     pretend.cluster.stop(one)
     stopped = pretend.cluster.allocation(one.id)
     idle = replace(one, tasks={names.WORKER_TASK: replace(one.tasks[names.WORKER_TASK], started=None)})
     with pytest.raises(Unknown, match="no time"):
-        drains.absence(stopped, idle)
+        worker_node.absence(stopped, idle)
 
 
 def test_an_unreadable_cluster_leaves_no_footprint(pretend: Pretend) -> None:
     kept: list[Footprint] = []
-    seen = drains.survey(pretend.target)
+    seen = surveys.survey(pretend.target)
 
     def silent() -> list[Node]:
         raise ProbeError("nodes", "silence", "an answer")
 
-    with drains.footprint(pretend.target, kept, "x", seen):
+    with surveys.footprint(pretend.target, kept, "x", seen):
         pretend.cluster.nodes = silent  # type: ignore[method-assign]
     assert kept[0].after is None
 
 
 def test_what_is_away_before_a_drain_is_no_drains_doing(pretend: Pretend) -> None:
-    drains.served(pretend.target)
+    arrivals.served(pretend.target)
     cluster = pretend.cluster
     instances = cluster.instances
     cluster.instances = lambda service: [  # type: ignore[method-assign]
         replace(one, passing=one.node != "c2") for one in instances(service)
     ]
     with pytest.raises(Unknown, match="before a drain"):
-        drains.served(pretend.target)
+        arrivals.served(pretend.target)
     # Without any check of its own an instance is there all the same.
     cluster.instances = lambda service: [  # type: ignore[method-assign]
         replace(one, passing=None) for one in instances(service)
     ]
-    drains.served(pretend.target)
+    arrivals.served(pretend.target)
