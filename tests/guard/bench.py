@@ -84,10 +84,10 @@ esac
 
 CURL_STANDIN = r"""
 case "$*" in
-  # Its answer goes to /dev/null.
-  *tailscaled.sock*/ping*) [ -s "$W/backend" ] || exit 7; exit 0 ;;
   *tailscaled.sock*)
     [ -s "$W/backend" ] || exit 7
+    # A ping's answer goes to /dev/null.
+    case "$*" in */ping*) exit 0 ;; esac
     read -r backend < "$W/backend"; selected=; [ ! -s "$W/selected" ] || read -r selected < "$W/selected"
     read -r tags < "$W/tags"
     printf '{"BackendState":"%s","Self":{"Tags":["%s"],"Addrs":["192.0.2.7:41641"]},"Peer":{' "$backend" "$tags"
